@@ -1,0 +1,48 @@
+# Every habit of this project. `make` or `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONWARNINGS ?= ignore
+
+.DEFAULT_GOAL := help
+.PHONY: help install train data bench test lint export constraints clean
+
+help:  ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp is written last, so an interrupted installation is taken up again.
+.venv/installed: setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "mnist_fastai needs Python 3.10 or newer; name one with: make PYTHON=python3.12")'
+	@echo "Installing into .venv. The first time this downloads PyTorch and takes some minutes."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: .venv/installed  ## create .venv with everything that the other targets need
+
+train: .venv/installed  ## get the data, train, evaluate and export; options: make train ARGS="--epochs 2"
+	@$(BIN)/mnist-train $(ARGS)
+
+data: .venv/installed  ## get and describe the data; options: make data ARGS="--source digits"
+	@$(BIN)/mnist-data $(ARGS)
+
+bench: .venv/installed  ## compare the speed with plain fastai and bare PyTorch
+	@$(BIN)/mnist-bench $(ARGS)
+
+lint: .venv/installed  ## check the style
+	$(BIN)/ruff check .
+
+test: .venv/installed lint  ## run every test and every quick notebook
+	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
+
+export: .venv/installed  ## notebooks to modules, notebooks clean
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+
+constraints: .venv/installed  ## choose the newest versions again, for all supported Pythons
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate \
+		--extra dev --extra docs pyproject.toml --output-file constraints.txt
+
+clean:  ## remove .venv and what was built; runs/ stays
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,63 @@
+"""Tests run in a home of their own: nothing of the user's is written, and MNIST is borrowed if the user has it."""
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+users_data = Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data'
+home = tempfile.TemporaryDirectory(prefix='mnist_fastai_tests_')
+os.environ['FASTAI_HOME'] = home.name
+os.environ['MPLBACKEND'] = 'Agg'
+
+has_mnist = (users_data/'mnist_png'/'testing'/'9').is_dir()
+if has_mnist:
+    (Path(home.name)/'data').mkdir()
+    (Path(home.name)/'data'/'mnist_png').symlink_to(users_data/'mnist_png')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'mnist: needs the real MNIST in FASTAI_HOME')
+
+
+def pytest_collection_modifyitems(items):
+    if has_mnist: return
+    skip = pytest.mark.skip(reason=f'MNIST is not in {users_data}: get it with mnist-data --source mnist')
+    for item in items:
+        if 'mnist' in item.keywords: item.add_marker(skip)
+
+
+# A proxy that nobody listens on: every connection fails at once, as on a machine without a network.
+offline = dict.fromkeys(('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'), 'http://127.0.0.1:9')
+
+
+def run_command(*args, cwd, **env):
+    "Run a command of the package, or a piece of Python, in a process of its own"
+    exe = [sys.executable, '-c'] if args[0] == 'python' else [str(Path(sys.executable).parent/args[0])]
+    return subprocess.run([*exe, *map(str, args[1:])], cwd=cwd, env={**os.environ, **env}, text=True,
+                          capture_output=True, timeout=300, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def sh(tmp_path):
+    "`run_command` in an empty folder"
+    def run(*args, cwd=tmp_path, **env): return run_command(*args, cwd=cwd, **env)
+    return run
+
+
+@pytest.fixture(scope='session')
+def digits():
+    "The offline digits"
+    from mnist_fastai.data import mnist_path
+    return mnist_path('digits')
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory, digits):
+    "A run on the offline digits, trained by the command in a process of its own: (its folder, what was printed)"
+    cwd = tmp_path_factory.mktemp('trained')
+    done = run_command('mnist-train', '--data', 'digits', '--epochs', 6, '--bs', 64, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return next((cwd/'runs').iterdir()), done.stdout

@@ -1,0 +1,124 @@
+"""The commands, as people run them: in processes of their own, from any folder, with mistakes."""
+import inspect
+import os
+import re
+
+import pytest
+from conftest import offline
+from PIL import Image
+
+from mnist_fastai import cli
+from mnist_fastai.runs import train
+
+commands = ['mnist-data', 'mnist-train', 'mnist-lr-find', 'mnist-predict', 'mnist-bench']
+
+
+@pytest.mark.parametrize('name', commands)
+def test_help_explains_every_option(name, sh):
+    done = sh(name, '--help')
+    assert done.returncode == 0
+    for option in inspect.signature(getattr(cli, name.replace('-', '_'))).parameters:
+        assert re.search(rf'{option.replace("_", "[-_]")}.*\w', done.stdout), option
+
+
+def test_help_waits_for_no_import(sh):
+    done = sh('python', 'import sys, mnist_fastai.cli; print({"torch", "fastai", "matplotlib"} & set(sys.modules))')
+    assert done.stdout.strip() == 'set()'
+
+
+def test_the_command_and_the_function_take_the_same():
+    def plain(f): return {k: (v.default, v.annotation) for k, v in inspect.signature(f).parameters.items()}
+    assert plain(cli.mnist_train) == plain(train)
+
+
+def test_training_in_a_pipe_is_a_line_an_epoch_and_a_summary(trained):
+    run, out = trained
+    epochs = [o for o in out.splitlines() if o.startswith('epoch ')]
+    assert len(epochs) == 6 and epochs[-1].startswith('epoch 6/6  train_loss')
+    assert '\r' not in out and '\x1b' not in out
+    last = out.strip().splitlines()[-6:]
+    assert last[0] == 'data set       digits (not MNIST)'
+    assert re.fullmatch(r'test accuracy  9\d\.\d\d% \(95% interval .*, 360 digits\)', last[1])
+    assert 'learner.pkl' in last[4] and str(run.name) in last[4]
+
+
+def test_predicting_in_another_process_and_folder(trained, sh, digits):
+    run, _ = trained
+    files = [str(sorted((digits/'testing'/str(i)).iterdir())[0]) for i in range(10)]
+    done = sh('mnist-predict', *files, '--model', run)
+    assert done.returncode == 0, done.stderr
+    rows = [o.split() for o in done.stdout.splitlines()[1:]]
+    assert [r[2] for r in rows] == files
+    assert sum(r[0] == str(i) for i, r in enumerate(rows)) >= 9
+    newest = sh('mnist-predict', files[0], cwd=run.parent.parent)
+    assert newest.stdout.splitlines()[0].endswith(run.name)
+
+
+def test_auto_without_mnist_says_so_before_and_after(sh, tmp_path):
+    done = sh('mnist-train', '--epochs', 1, '--bs', 64, FASTAI_HOME=str(tmp_path/'home'), **offline)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index('THIS IS NOT MNIST') < done.stdout.index('epoch 1/1')
+    assert 'digits (not MNIST)' in done.stdout.splitlines()[-6]
+    run = next((tmp_path/'runs').iterdir())
+    assert 'digits' in run.name and 'digits (not MNIST)' in (run/'metrics.json').read_text()
+
+
+def test_lr_find_suggests_and_draws(sh, tmp_path):
+    done = sh('mnist-lr-find', '--data', 'digits', '--bs', 64, '--num-it', 60)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'valley\s+[\d.e-]+\n', done.stdout)
+    assert (tmp_path/'lr_find.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_bench_compares_three_ways(sh, tmp_path):
+    done = sh('mnist-bench', '--data', 'digits', '--bs', 64, '--runs', 1, '--out', 'bench.json')
+    assert done.returncode == 0, done.stderr
+    for letter in 'abc': assert f'| ({letter}) ' in done.stdout
+    assert '"dataset": "digits (not MNIST)"' in (tmp_path/'bench.json').read_text()
+
+
+def grey(path, size=(28, 28), colour=0): Image.new('L', size, colour).save(path); return path.name
+
+
+mistakes = {
+    'no such data':       (['mnist-train', '--data', 'nowhere'], "there is no data at 'nowhere'"),
+    'a folder of things': (['mnist-train', '--data', 'folder'], "has no folder 'training'"),
+    'a word for epochs':  (['mnist-train', '--epochs', 'many'], 'invalid int value'),
+    'no epochs':          (['mnist-train', '--data', 'digits', '--epochs', '0'], 'epochs=0 is not possible'),
+    'unknown option':     (['mnist-train', '--epoch-count', '3'], 'unrecognized arguments'),
+    'unknown network':    (['mnist-train', '--data', 'digits', '--arch', 'vgg'], "there is no network 'vgg'"),
+    'a run inside a file': (['mnist-train', '--data', 'digits', '--epochs', '1', '--out', 'note.txt/run'], 'note.txt'),
+    'a folder in use':    (['mnist-train', '--data', 'digits', '--out', 'folder'], 'nothing is overwritten'),
+    'no images':          (['mnist-predict'], 'required: images'),
+    'no model':           (['mnist-predict', 'grey.png'], 'there is no finished run'),
+    'no such model':      (['mnist-predict', 'grey.png', '--model', 'folder'], 'is no finished run'),
+    'no such image':      (['mnist-predict', 'no.png', '--model', 'RUN'], "No such file or directory: 'no.png'"),
+    'no image':           (['mnist-predict', 'note.txt', '--model', 'RUN'], 'note.txt is not a readable image'),
+    'a large image':      (['mnist-predict', 'large.png', '--model', 'RUN'], 'is 100x50 pixels; expected 28x28'),
+    'dark on light':      (['mnist-predict', 'light.png', '--model', 'RUN'], 'invert it'),
+    'few batches':        (['mnist-lr-find', '--data', 'digits', '--num-it', '3'], 'too few to suggest'),
+}
+
+
+@pytest.mark.parametrize('name', mistakes)
+def test_a_mistake_is_one_clear_line_and_leaves_nothing(name, sh, tmp_path, trained):
+    args, message = mistakes[name]
+    (tmp_path/'folder').mkdir()
+    (tmp_path/'folder'/'thing').touch()
+    (tmp_path/'note.txt').write_text('hello')
+    grey(tmp_path/'grey.png')
+    grey(tmp_path/'large.png', (100, 50))
+    grey(tmp_path/'light.png', colour=255)
+    before = sorted(tmp_path.rglob('*'))
+    done = sh(*[str(trained[0]) if a == 'RUN' else a for a in args])
+    assert done.returncode in (1, 2) and 'Traceback' not in done.stderr
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert done.stderr.count('\n') == 1 or 'usage:' in done.stderr
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_no_write_permission_is_one_clear_line(sh, tmp_path):
+    (tmp_path/'locked').mkdir(mode=0o500)
+    done = sh('mnist-train', '--data', 'digits', '--epochs', 1, cwd=tmp_path/'locked')
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and 'no permission' in done.stderr

@@ -1,0 +1,387 @@
+"""Where digits come from: imports, what is refused, the offline fallback, the cache, the DataLoaders."""
+import gzip
+import hashlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import offline
+from fastai.data.core import DataLoaders
+from fastai.data.external import fastai_path
+from fastai.vision.core import PILImageBW
+from PIL import Image
+
+from mnist_fastai import data as d
+
+
+def imports(): return set((fastai_path('data')/'mnist_fastai').iterdir())
+
+
+def idx_bytes(a): return bytes([0, 0, 8, a.ndim]) + np.array(a.shape, '>u4').tobytes() + a.astype(np.uint8).tobytes()
+
+
+def write_idx(folder, images, labels, suffix='', pack=lambda b: b):
+    for part in ('train', 't10k'):
+        (folder/f'{part}-images-idx3-ubyte{suffix}').write_bytes(pack(idx_bytes(images)))
+        (folder/f'{part}-labels-idx1-ubyte{suffix}').write_bytes(pack(idx_bytes(labels)))
+
+
+def png(pixels=None, size=(28, 28)):
+    f = io.BytesIO()
+    Image.fromarray(np.zeros(size[::-1], np.uint8) if pixels is None else pixels).save(f, 'png')
+    return f.getvalue()
+
+
+noise = np.random.default_rng(0).integers(0, 255, (28, 28), np.uint8)
+
+
+# --- sources
+
+def test_digits_are_split_the_same_way_every_time(digits, tmp_path, monkeypatch):
+    first = {s: d.split_hash(digits/s) for s in ('training', 'testing')}
+    monkeypatch.setattr(d, 'fastai_path', lambda _: tmp_path)
+    again = d.digits_path()
+    assert again != digits
+    assert {s: d.split_hash(again/s) for s in first} == first
+    assert [len(d.image_files(again/s)) for s in first] == [1437, 360]
+
+
+@pytest.mark.parametrize('suffix, pack', [('', lambda b: b), ('.gz', gzip.compress)])
+def test_idx_files_come_through_unchanged(tmp_path, suffix, pack):
+    images, labels = d.digits_arrays()
+    write_idx(tmp_path, images, labels, suffix, pack)
+    path = d.mnist_path(tmp_path)
+    index, pixels = d.decoded(path/'training')
+    for file, row in index.items():
+        i = int(file.stem)
+        assert int(file.parent.name) == labels[i] and (pixels[row].numpy() == images[i]).all()
+    assert d.mnist_path(tmp_path) == path  # a second time, it is there
+
+
+def test_an_edited_source_is_imported_anew(tmp_path):
+    images, labels = d.digits_arrays()
+    write_idx(tmp_path, images, labels)
+    first = d.mnist_path(tmp_path)
+    (tmp_path/'t10k-labels-idx1-ubyte').write_bytes(idx_bytes(labels[::-1]))
+    assert d.mnist_path(tmp_path) != first
+
+
+def csv_text(n=80, value='0', header=None):
+    rows = [f'{i % 10},' + ','.join([str(i % 256)]*783 + [value if i == 5 else '0']) for i in range(n)]
+    return '\n'.join([header or ','.join(['label', *(f'pixel{i}' for i in range(784))]), *rows]) + '\n'
+
+
+def tar_of(members, mode='w:gz'):
+    f = io.BytesIO()
+    with tarfile.open(fileobj=f, mode=mode) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            else:
+                info.type, info.linkname = content
+                tar.addfile(info)
+    return f.getvalue()
+
+
+good = {f'{s}/{i}/1.png': png() for s in ('training', 'testing') for i in range(10)}
+
+
+def test_a_good_archive_and_a_good_csv_are_imported(tmp_path):
+    (tmp_path/'a.tgz').write_bytes(tar_of({f'mnist_png/{k}': v for k, v in good.items()}))
+    assert len(d.image_files(d.mnist_path(tmp_path/'a.tgz')/'training')) == 10
+    (tmp_path/'train.csv').write_text(csv_text())
+    path = d.mnist_path(tmp_path/'train.csv')
+    assert len(d.image_files(path/'training')) + len(d.image_files(path/'testing')) == 80
+    assert d.dataset_name(path, {}) != d.dataset_name(path, dict(training='x')) == 'train (not MNIST)'
+
+
+bad_files = {
+    'a link':            ('a.tgz', tar_of({**good, 'training/0/2.png': (tarfile.SYMTYPE, '/etc/passwd')}), 'a link'),
+    'a hard link':       ('a.tgz', tar_of({**good, 'training/0/2.png': (tarfile.LNKTYPE, '/etc/passwd')}), 'a link'),
+    'a device':          ('a.tgz', tar_of({**good, 'training/0/2.png': (tarfile.CHRTYPE, '')}), 'a device'),
+    'path traversal':    ('a.tgz', tar_of({**good, '../../training/0/2.png': png()}), 'outside of the archive'),
+    'absolute path':     ('a.tgz', tar_of({**good, '/training/0/2.png': png()}), 'outside of the archive'),
+    'label 10':          ('a.tgz', tar_of({**good, 'training/10/2.png': png()}), "'10' is no digit"),
+    'huge image':        ('a.tgz', tar_of({**good, 'training/0/2.png': bytes(200_000)}), 'too many for 28x28'),
+    'a class missing':   ('a.tgz', tar_of({k: v for k, v in good.items() if '/7/' not in k}), 'no images of digit 7'),
+    'truncated archive': ('a.tgz', tar_of(good)[:300], 'not a whole archive'),
+    'no archive':        ('a.tgz', b'hello', 'not a whole archive'),
+    'missing column':    ('t.csv', csv_text(header=','.join(f'pixel{i}' for i in range(785))).encode(), 'Kaggle'),
+    'pixel of 300':      ('t.csv', csv_text(value='300').encode(), 'line 7: pixel783 is 300'),
+    'pixel of 1.5':      ('t.csv', csv_text(value='1.5').encode(), 'line 7: pixel783 is 1.5'),
+    'word for a pixel':  ('t.csv', csv_text(value='dark').encode(), 'line 7: pixel783 is dark'),
+    'truncated line':    ('t.csv', csv_text().encode() + b'3,0,0\n', 'line 82: pixel2 is nan'),
+    'empty csv':         ('t.csv', b'', 'not a CSV'),
+    'binary csv':        ('t.csv', b'\xff\xfe\x00', 'not a CSV'),
+}
+
+
+@pytest.mark.parametrize('name', bad_files)
+def test_bad_files_are_refused_and_leave_nothing(name, tmp_path, digits):
+    file, content, message = bad_files[name]
+    (tmp_path/file).write_bytes(content)
+    before = imports()
+    with pytest.raises(ValueError, match=message) as e: d.mnist_path(tmp_path/file)
+    assert file in str(e.value)
+    assert imports() == before
+
+
+bad_idx = {
+    'truncated':      (idx_bytes(np.zeros((20, 28, 28)))[:-1], np.arange(20) % 10, 'should hold 15680 bytes'),
+    'too long':       (idx_bytes(np.zeros((20, 28, 28))) + b'x', np.arange(20) % 10, 'should hold 15680 bytes'),
+    'wrong magic':    (b'\x89PNG' + bytes(100), np.arange(20) % 10, 'not a whole IDX file'),
+    'claims too much': (bytes([0, 0, 8, 3]) + b'\xff'*12, np.arange(20) % 10, 'it claims a shape'),
+    'wrong size':     (idx_bytes(np.zeros((20, 27, 28))), np.arange(20) % 10, 'expected n x 28 x 28'),
+    'count mismatch': (idx_bytes(np.zeros((20, 28, 28))), np.arange(19) % 10, 'for 19 labels'),
+    'label 11':       (idx_bytes(np.zeros((20, 28, 28))), np.arange(20) % 12, 'not a digit'),
+}
+
+
+@pytest.mark.parametrize('name', bad_idx)
+def test_bad_idx_is_refused_and_leaves_nothing(name, tmp_path, digits):
+    images, labels, message = bad_idx[name]
+    write_idx(tmp_path, np.zeros((20, 28, 28)), labels)
+    (tmp_path/'train-images-idx3-ubyte').write_bytes(images)
+    before = imports()
+    with pytest.raises(ValueError, match=message): d.mnist_path(tmp_path)
+    assert imports() == before
+
+
+def test_truncated_gzip_is_refused(tmp_path):
+    images, labels = d.digits_arrays()
+    write_idx(tmp_path, images, labels, '.gz', lambda b: gzip.compress(b)[:-9])
+    with pytest.raises(ValueError, match='not a whole IDX file'): d.mnist_path(tmp_path)
+
+
+def test_an_incomplete_idx_folder_names_what_is_missing(tmp_path):
+    (tmp_path/'train-images-idx3-ubyte').write_bytes(b'')
+    with pytest.raises(ValueError, match='no train-labels-idx1-ubyte'): d.mnist_path(tmp_path)
+
+
+def test_folders_that_are_no_data_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no folder 'training'"): d.mnist_path(tmp_path)
+    for name in good: (tmp_path/name).parent.mkdir(parents=True); (tmp_path/name).write_bytes(png())
+    assert d.mnist_path(tmp_path) == tmp_path
+    (tmp_path/'training'/'10').mkdir()
+    with pytest.raises(ValueError, match="'10', which is no digit"): d.mnist_path(tmp_path)
+
+
+# --- no network
+
+def test_offline_auto_takes_the_digits_and_says_so(sh, tmp_path):
+    done = sh('mnist-data', FASTAI_HOME=str(tmp_path/'home'), **offline)
+    assert done.returncode == 0, done.stderr
+    assert 'THIS IS NOT MNIST' in done.stdout and 'digits (not MNIST)' in done.stdout
+
+
+def test_offline_mnist_is_one_clear_error(sh, tmp_path):
+    done = sh('mnist-data', '--source', 'mnist', FASTAI_HOME=str(tmp_path/'home'), **offline)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1
+    assert 'its host does not answer' in done.stderr
+
+
+def test_a_host_that_never_answers_is_given_up(monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        start = time.monotonic()
+        assert not d.reachable(f'http://127.0.0.1:{silent.getsockname()[1]}/', 0.5)
+    assert time.monotonic() - start < 5
+
+
+def test_incomplete_mnist_is_not_taken_for_mnist(tmp_path, monkeypatch):
+    monkeypatch.setattr(d, 'fastai_path', lambda _: tmp_path)
+    monkeypatch.setattr(d, 'reachable', lambda *_: False)
+    for name in good:
+        (tmp_path/'mnist_png'/name).parent.mkdir(parents=True)
+        (tmp_path/'mnist_png'/name).write_bytes(png())
+    with pytest.raises(ConnectionError, match='incomplete'): d.mnist_path('mnist')
+
+
+# --- the cache
+
+@pytest.fixture
+def folder(digits, tmp_path):
+    "A copy of the digits' training images that a test may damage"
+    path = tmp_path/'mine'/'training'
+    for file in d.image_files(digits/'training'):
+        (path/file.parent.name).mkdir(parents=True, exist_ok=True)
+        os.link(file, path/file.parent.name/file.name)
+    d._decoded.cache_clear()
+    return path
+
+
+def fresh_hash(folder):
+    "What a process that starts now would see"
+    d._decoded.cache_clear()
+    return d.split_hash(folder)
+
+
+def test_a_changed_image_is_seen(folder):
+    before = fresh_hash(folder)
+    file = d.image_files(folder)[0]
+    file.unlink()
+    file.write_bytes(png(np.full((28, 28), 7, np.uint8)))
+    assert fresh_hash(folder) != before
+    index, images = d.decoded(folder)
+    assert (images[index[file]] == 7).all()
+
+
+@pytest.mark.parametrize('damage', [lambda b: b[:len(b)//2], lambda b: b'', lambda b: b'garbage'*1000])
+def test_a_damaged_cache_is_made_anew(folder, damage):
+    before = fresh_hash(folder)
+    file = d.cache_file(folder, d.list_images(folder))
+    file.write_bytes(damage(file.read_bytes()))
+    assert fresh_hash(folder) == before
+    assert d.open_cache(file, 1437) is not None
+
+
+def test_only_the_newest_state_of_a_folder_is_kept(folder):
+    fresh_hash(folder)
+    os.utime(d.image_files(folder)[0])
+    fresh_hash(folder)
+    place = d.cache_file(folder, []).name.split('-')[0]
+    assert len(list((fastai_path('data')/'mnist_fastai'/'cache').glob(f'{place}-*'))) == 1
+
+
+def test_two_processes_at_once_and_one_that_is_killed(folder, tmp_path):
+    expected = fresh_hash(folder)
+    d.cache_file(folder, d.list_images(folder)).unlink()
+    hang = ('import numpy, time; numpy.save = lambda f, a: '
+            '(f.write(b"half"), f.flush(), print("on it", flush=True), time.sleep(99));')
+    see = f'from mnist_fastai.data import split_hash; print(split_hash({str(folder)!r}))'
+    start = dict(text=True, stdout=subprocess.PIPE, env={**os.environ, 'PYTHONWARNINGS': 'ignore'})
+    victim = subprocess.Popen([sys.executable, '-c', hang + see], **start)
+    assert victim.stdout.readline() == 'on it\n'  # it has written half of a cache
+    pair = [subprocess.Popen([sys.executable, '-c', see], **start) for _ in range(2)]
+    assert [p.communicate(timeout=120)[0].strip() for p in pair] == [expected]*2
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert fresh_hash(folder) == expected
+
+
+def test_an_unwritable_cache_costs_time_and_nothing_else(folder, monkeypatch, capsys):
+    expected = fresh_hash(folder)
+    d.cache_file(folder, d.list_images(folder)).unlink()
+    def full(*_): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(d, 'atomic_save', full)
+    assert fresh_hash(folder) == expected
+    assert 'could not be cached' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('content, message', [(b'no image', 'not a readable image'),
+                                              (png(noise)[:300], 'not a readable image'),
+                                              (png(size=(30, 28)), 'is 30x28 pixels; expected 28x28')])
+def test_a_bad_image_is_named(folder, content, message):
+    bad = folder/'3'/'bad.png'
+    bad.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as e: fresh_hash(folder)
+    assert str(bad) in str(e.value)
+
+
+def test_parallel_decoding_gives_the_same_and_names_a_bad_image(folder, monkeypatch):
+    files = list(map(str, d.image_files(folder)))*5
+    assert len(files) > 5000  # so many that it is done by several processes
+    assert torch.equal(d.decode_images(files), d.decode_images(files[:1437]).repeat(5, 1, 1))
+    (folder/'bad.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match='bad.png is not a readable image') as e:
+        d.decode_images([*files, str(folder/'bad.png')])
+    assert '\n' not in str(e.value)
+
+
+# --- DataLoaders
+
+def test_the_validation_images_do_not_hang_on_size_or_training_seed(digits):
+    def valid(**kwargs): return list(d.mnist_dls(digits, **kwargs).valid_ds.items)
+    assert valid() == valid(train_size=300) == valid(bs=7)
+    assert valid() != valid(split_seed=1)
+
+
+def test_training_and_validation_are_stratified_apart_and_from_training_only(digits):
+    dls = d.mnist_dls(digits, train_size=500)
+    train, valid = set(dls.train_ds.items), set(dls.valid_ds.items)
+    assert (len(train), len(valid)) == (500, 287) and not train & valid
+    assert all(f.parent.parent.name == 'training' for f in train | valid)
+    counts = np.bincount([int(f.parent.name) for f in train])
+    assert counts.min() >= 48 and counts.max() <= 52
+
+
+def test_no_validation_is_possible(digits):
+    dls = d.mnist_dls(digits, valid_size=0)
+    assert (dls.train.n, dls.valid.n) == (1437, 0)
+
+
+def test_an_epoch_sees_every_image_once_in_another_order_each_time(digits):
+    dl = d.mnist_dls(digits, bs=50).valid.new(shuffle=True, bs=50)
+    def epoch(): return torch.cat([x.flatten(1).sum(1).as_subclass(torch.Tensor) for x, _ in dl])
+    first, second = epoch(), epoch()
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sort()[0], second.sort()[0]) and len(first) == 287
+
+
+def test_labels_belong_to_their_images(digits):
+    dls = d.mnist_dls(digits)
+    images, rows, (labels,) = dls.train.store()
+    for i in (0, 500, 1149):
+        file = dls.train_ds.items[i]
+        assert dls.vocab[labels[i]] == file.parent.name
+        assert (images[rows[i]].numpy() == np.asarray(Image.open(file))).all()
+
+
+def test_it_is_a_dataloaders_in_full(digits):
+    dls = d.mnist_dls(digits, bs=32)
+    assert type(dls) is DataLoaders
+    image, label = dls.valid.decode_batch(dls.valid.one_batch(), max_n=1)[0]
+    file = dls.valid_ds.items[0]
+    assert np.abs(image[0].numpy() - np.asarray(Image.open(file), int)).max() <= 1 and label == file.parent.name
+    dls.show_batch(unique=True, max_n=4)
+    assert [len(dl.dataset) for dl in dls.new_empty()] == [0, 0]
+    as_file, as_array, as_picture = [dls.test_dl([o]).one_batch()[0] for o in
+                                     (file, np.asarray(Image.open(file)), PILImageBW.create(file))]
+    assert torch.equal(as_file, as_array) and torch.equal(as_file, as_picture)
+    assert dls.test_dl([str(file)]*3).one_batch()[0].shape == (3, 1, 28, 28)
+
+
+@pytest.mark.parametrize('kwargs, message', [(dict(bs=5000), 'larger than the 1150'), (dict(bs=0), 'bs=0'),
+                                             (dict(train_size=5), 'train_size=5'),
+                                             (dict(train_size=1151), 'expected 10 to 1150')])
+def test_impossible_sizes_are_refused(digits, kwargs, message):
+    with pytest.raises(ValueError, match=message): d.mnist_dls(digits, **kwargs)
+
+
+# --- real MNIST
+
+@pytest.mark.mnist
+def test_mnist_is_whole_and_byte_exact():
+    path = d.mnist_path('mnist')
+    assert d.describe(path)['name'] == 'MNIST'
+    index, images = d.decoded(path/'training')
+    order = sorted(index, key=lambda f: int(f.stem))
+    header = bytes([0, 0, 8, 3]) + np.array(images.shape, '>u4').tobytes()
+    md5 = hashlib.md5(header + images[[index[f] for f in order]].numpy().tobytes()).hexdigest()
+    assert md5 == '6bbc9ace898e44ae57da46a324031adb'  # train-images-idx3-ubyte as Yann LeCun published it
+    pixels = images.numpy()/255
+    assert (round(pixels.mean(), 4), round(pixels.std(), 4)) == (d.mnist_stats[0][0], d.mnist_stats[1][0])
+
+
+@pytest.mark.mnist
+def test_mnist_is_split_into_55000_and_5000():
+    dls = d.mnist_dls('mnist')
+    assert (dls.train.n, dls.valid.n, len(d.mnist_test_dl(dls).dataset)) == (55_000, 5_000, 10_000)
+    assert d.mnist_dls('mnist', train_size=18_000).train.n == 18_000
+
+
+@pytest.mark.mnist
+def test_digits_in_mnists_clothes_are_not_called_mnist(digits, tmp_path):
+    fake = tmp_path/'mnist_png'
+    fake.symlink_to(digits)
+    assert d.describe(Path(fake))['name'] != 'MNIST'

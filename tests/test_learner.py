@@ -1,0 +1,117 @@
+"""The learner: probabilities from a plain loss, a finder that leaves no trace, a log for pipes."""
+import csv
+import random
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from fastai.interpret import ClassificationInterpretation
+from fastai.learner import Learner
+from fastai.metrics import accuracy
+from fastai.torch_core import set_seed
+from matplotlib import pyplot as plt
+from torch import nn
+
+from mnist_fastai.data import mnist_dls
+from mnist_fastai.learner import EpochLog, find_lr, mnist_learner
+from mnist_fastai.models import archs, n_params
+
+
+@pytest.fixture
+def learn(digits):
+    set_seed(0, reproducible=True)
+    return mnist_learner(mnist_dls(digits, bs=64))
+
+
+@pytest.mark.parametrize('name', archs)
+def test_every_network_is_a_sequential_from_a_digit_to_ten_scores(name):
+    model = archs[name]()
+    assert type(model) is nn.Sequential and n_params(model) > 0
+    assert model(torch.randn(3, 1, 28, 28)).shape == (3, 10)
+
+
+def test_the_plain_learner_of_the_book_gives_probabilities_and_labels(digits):
+    dls = mnist_dls(digits, bs=64)
+    learn = Learner(dls, archs['simple_cnn'](), loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(6, 1e-2)
+    with learn.no_bar():
+        probs, targs, decoded = learn.get_preds(with_decoded=True)
+        assert torch.allclose(probs.sum(1), torch.ones(len(probs)), atol=1e-5) and probs.min() >= 0
+        assert torch.equal(decoded, probs.argmax(1))
+        assert (decoded == targs).float().mean() > .9
+        files = dls.valid_ds.items[:20]
+        assert np.mean([learn.predict(f)[0] == f.parent.name for f in files]) > .8
+        interp = ClassificationInterpretation.from_learner(learn)
+        assert np.trace(interp.confusion_matrix()) == (decoded == targs).sum()
+
+
+def test_top_losses_name_their_pictures(learn):
+    with learn.no_bar():
+        interp = ClassificationInterpretation.from_learner(learn)
+        interp.plot_top_losses(3)
+        worst = interp.top_losses(3, items=True)[2]
+    shown = [t.get_text() for ax in plt.gcf().axes for t in ax.texts]
+    assert shown == [f'{f.parent.name}/{f.name}' for f in worst]
+
+
+def test_predictions_of_a_shuffled_loader_come_back_in_order(learn):
+    with learn.no_bar():
+        dl = learn.dls.train.new(drop_last=False)
+        targs = learn.get_preds(dl=dl)[1]
+    assert [learn.dls.vocab[t] for t in targs] == [f.parent.name for f in learn.dls.train_ds.items]
+
+
+def state(learn):
+    "Everything that the finder could leave changed"
+    opt = deepcopy(learn.opt.state_dict()) if learn.opt else None
+    flat = [t for o in (opt or {}).get('state', []) for t in o.values() if isinstance(t, torch.Tensor)]
+    return ([p.clone() for p in learn.model.state_dict().values()], flat,
+            [h['lr'] for h in opt['hypers']] if opt else None,
+            torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(),
+            [dl.rng.getstate() for dl in learn.dls], learn.path, learn.model_dir, getattr(learn.recorder, 'lrs', None))
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor): return torch.equal(a, b)
+    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize('epochs', [0, 1])
+def test_the_finder_leaves_no_trace(learn, epochs, tmp_path):
+    if epochs:
+        with learn.no_bar(), learn.no_logging(): learn.fit(epochs, 1e-3)
+    before = state(learn)
+    with learn.no_bar(): found = find_lr(learn, tmp_path/'lr.png')
+    assert same(before, state(learn))
+    assert 1e-6 < found.valley < 1 and set(found._fields) == {'valley', 'slide'}
+    assert (tmp_path/'lr.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_training_after_the_finder_is_training_without_it(digits):
+    def weights(find):
+        set_seed(3, reproducible=True)
+        learn = mnist_learner(mnist_dls(digits, bs=64))
+        with learn.no_bar(), learn.no_logging():
+            if find: find_lr(learn)
+            learn.fit(1, 1e-3)
+        return list(learn.model.parameters())
+    assert same(weights(False), weights(True))
+
+
+def test_the_finder_works_on_a_single_batch_and_says_when_it_cannot(digits):
+    learn = mnist_learner(mnist_dls(digits, bs=1000))
+    assert len(learn.dls.train) == 1
+    with learn.no_bar():
+        assert find_lr(learn, num_it=60).valley > 0
+        with pytest.raises(ValueError, match='too few to suggest'): find_lr(learn, num_it=4)
+        with pytest.raises(ValueError, match='too few to suggest'): find_lr(learn, start_lr=1e4, end_lr=1e9)
+
+
+def test_the_log_has_a_row_an_epoch_also_without_validation(digits, tmp_path, capsys):
+    learn = mnist_learner(mnist_dls(digits, bs=64, valid_size=0))
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-3, cbs=EpochLog(tmp_path/'history.csv'))
+    rows = list(csv.DictReader((tmp_path/'history.csv').open()))
+    assert [r['epoch'] for r in rows] == ['1', '2'] and all(float(r['train_loss']) > 0 for r in rows)
+    assert capsys.readouterr().out.count('\n') == 2
