@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['bench', 'bench_table']
 
-# %% ../nbs/11_bench.ipynb #60dc0858
-import os, statistics, time
+# %% ../nbs/11_bench.ipynb #c2535e7a
+import statistics, time
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ def documented_dls(
                       get_y=parent_label, batch_tfms=Normalize.from_stats(*mnist_stats))
     return block.dataloaders(path/'training', bs=bs)
 
-# %% ../nbs/11_bench.ipynb #0f5eebf3
+# %% ../nbs/11_bench.ipynb #bb238a39
 def fit_fastai(
     dls:DataLoaders, # Either kind
     model:nn.Module, # Untrained
@@ -49,7 +49,7 @@ def fit_fastai(
     "Train and validate with a plain fastai `Learner`"
     opt = partial(OptimWrapper, opt=torch.optim.AdamW)
     learn = Learner(dls, model, loss_func=nn.CrossEntropyLoss(), metrics=accuracy, opt_func=opt)
-    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere): learn.fit(epochs, lr)
+    with redirect_stdout(None): learn.fit(epochs, lr)
     return epochs*len(dls.train)*dls.train.bs, epochs*dls.valid.n
 
 # %% ../nbs/11_bench.ipynb #d5d058ee

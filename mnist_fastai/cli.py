@@ -21,7 +21,7 @@ def one_line(
     if isinstance(error, OSError) and error.strerror: return f"{error.strerror}: '{error.filename}'"
     return ' '.join(str(error).split())
 
-# %% ../nbs/12_cli.ipynb #367bb6ce
+# %% ../nbs/12_cli.ipynb #8237a152
 def command(
     func # With docments; it imports what it needs itself
 ): # The same, callable from a shell and from Python
@@ -29,7 +29,7 @@ def command(
     @call_parse
     @wraps(func)
     def run(*args, **kwargs):
-        if not is_cli(): return func(*args, **kwargs)
+        if not is_cli(run): return func(*args, **kwargs)
         warnings.simplefilter('ignore')
         try: func(*args, **kwargs)
         except (ValueError, OSError) as e: raise CliError(f"{func.__name__.replace('_', '-')}: {one_line(e)}") from None

@@ -6,9 +6,9 @@
 __all__ = ['mnist_stats', 'image_files', 'mnist_path', 'DigitDL', 'stratified_splitter', 'mnist_block', 'mnist_dls',
            'mnist_test_dl', 'describe']
 
-# %% ../nbs/00_data.ipynb #70db5ba9
-import gzip, hashlib, json, os, re, shutil, sys, tarfile, tempfile, threading, zlib
-from contextlib import contextmanager
+# %% ../nbs/00_data.ipynb #cc1ce5d1
+import gzip, hashlib, io, json, math, os, re, shutil, sys, tarfile, tempfile, threading, zlib
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 
@@ -183,7 +183,7 @@ def mnist_on_disk() -> Path|None: # The image folder, or None if it is not there
     except FileNotFoundError: return None
     return path if whole else None
 
-# %% ../nbs/00_data.ipynb #bb1df8cf
+# %% ../nbs/00_data.ipynb #c94b1d52
 def mnist_original() -> Path: # The image folder
     "MNIST by `untar_data(URLs.MNIST)`; `ConnectionError` if it is neither on disk nor to be had"
     if path := mnist_on_disk(): return path
@@ -192,11 +192,14 @@ def mnist_original() -> Path: # The image folder
         where = f"{fastai_path('data')/'mnist_png'} is {'incomplete' if broken else 'not there'}"
         raise ConnectionError(f'MNIST is not on disk ({where}) and its host does not answer. Connect to the internet, '
                               "or use source='digits', or give the path of a copy that you have")
-    untar_data(URLs.MNIST, force_download=broken)
+    print(f"Downloading MNIST to {fastai_path('data')/'mnist_png'}", flush=True)
+    try:
+        with nullcontext() if live() else redirect_stdout(None): untar_data(URLs.MNIST, force_download=broken)
+    except Exception as e: raise ConnectionError(f'MNIST could not be downloaded: {e}') from e
     if path := mnist_on_disk(): return path
-    raise ValueError(f'the MNIST that was downloaded is not whole: expected {mnist_size} images')
+    raise ConnectionError(f'the MNIST that was downloaded is not whole: expected {mnist_size} images')
 
-# %% ../nbs/00_data.ipynb #fd0703b1
+# %% ../nbs/00_data.ipynb #92cae198
 def read_idx(
     file:Path # An IDX file of unsigned bytes, plain or `.gz`
 ) -> np.ndarray: # `uint8`, of the shape in its header
@@ -204,9 +207,9 @@ def read_idx(
     try:
         with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
             magic = f.read(4)
-            if magic[:3] != b'\0\0\x08': raise ValueError('it does not start like one')
+            if len(magic) < 4 or magic[:3] != b'\0\0\x08': raise ValueError('it does not start like one')
             shape = tuple(np.frombuffer(f.read(4*magic[3]), '>u4').tolist())
-            size = int(np.prod(shape))
+            size = math.prod(shape)
             if size > 10**9: raise ValueError(f'it claims a shape of {shape}')
             data = f.read(size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as e:
@@ -273,10 +276,26 @@ def from_csv(
     return import_splits(file.stem, file, dict(training=(images[train], labels[train]),
                                                testing=(images[test], labels[test])), dest)
 
-# %% ../nbs/00_data.ipynb #58e7f0f3
+# %% ../nbs/00_data.ipynb #4d59732f
+def decode_image(
+    file, # An image file, or one that is open for reading bytes
+    name:str=None # What to call it in an error, default its path
+) -> np.ndarray: # `uint8`, 28 x 28
+    "One image file as grey pixels; `ValueError` if it is no 28x28 image, before anything large is decoded"
+    name = name or file
+    try:
+        with Image.open(file) as img:
+            size, pixels = img.size, None
+            if size == (28, 28): pixels = np.asarray(img if img.mode == 'L' else img.convert('L'))
+    except (FileNotFoundError, PermissionError): raise
+    except Exception as e: raise ValueError(f'{name} is not a readable image: {e}') from None
+    if pixels is None: raise ValueError(f'{name} is {size[0]}x{size[1]} pixels; expected 28x28')
+    return pixels
+
+# %% ../nbs/00_data.ipynb #4886ae99
 member_name = re.compile(r'(?:.*/)?(training|testing)/([^/]+)/([^/]+)')
 
-# %% ../nbs/00_data.ipynb #0375445c
+# %% ../nbs/00_data.ipynb #adeb1380
 def read_member(
     tar:tarfile.TarFile, # The open archive
     member:tarfile.TarInfo # One of its members
@@ -290,9 +309,11 @@ def read_member(
     if name.startswith('.') or Path(name).suffix.lower() not in image_extensions: return None
     if digit not in digits: raise ValueError(f"it holds {member.name!r}, and '{digit}' is no digit")
     if member.size > 100_000: raise ValueError(f'{member.name!r} has {member.size:,} bytes, too many for 28x28 pixels')
-    return split, digit, name, tar.extractfile(member).read()
+    data = tar.extractfile(member).read()
+    decode_image(io.BytesIO(data), member.name)
+    return split, digit, name, data
 
-# %% ../nbs/00_data.ipynb #c6f0a185
+# %% ../nbs/00_data.ipynb #e7cc9a5b
 def from_tgz(
     file:Path # A `.tgz`, `.tar.gz` or `.tar` of an image folder
 ) -> Path: # The image folder
@@ -307,32 +328,30 @@ def from_tgz(
                     split, digit, name, data = image
                     (tmp/split/digit).mkdir(parents=True, exist_ok=True)
                     (tmp/split/digit/name).write_bytes(data)
-        except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as e:
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as e:
             raise ValueError(f'{file} is not a whole archive of an image folder: {e}') from None
         try: check_folder(tmp)
         except ValueError as e: raise ValueError(f'{file}: {str(e).replace(str(tmp), "the archive")}') from None
         (tmp/'dataset.json').write_text(json.dumps(dict(name=dest.name, source=str(file)), indent=2))
     return dest
 
-# %% ../nbs/00_data.ipynb #bd80a89d
+# %% ../nbs/00_data.ipynb #b91d67a8
 not_mnist = '''
-  ************************************************************************
-  **  THIS IS NOT MNIST. {why}
-  **  Instead you get 'digits': 1,797 small digits that come with
-  **  scikit-learn. Every number from them is about them, not about MNIST.
-  ************************************************************************
+  **************************************************************************
+  **  THIS IS NOT MNIST. You get 'digits' instead: 1,797 small digits that  **
+  **  come with scikit-learn. All numbers are about them, not about MNIST.  **
+  **************************************************************************
+  Why: {why}
 '''
 
-# %% ../nbs/00_data.ipynb #f1b49576
+# %% ../nbs/00_data.ipynb #f2624fbd
 def auto_path() -> Path: # The image folder
     "MNIST if it is on disk or can be downloaded, else the offline digits with a warning"
     try: return mnist_original()
-    except OSError as e: why = str(e).split('. ')[0]
-    print(not_mnist.format(why='MNIST is not on disk, and its host does not answer.'
-                           if 'not there' in why else 'The MNIST on disk is incomplete, and its host does not answer.'))
+    except ConnectionError as e: print(not_mnist.format(why=e))
     return digits_path()
 
-# %% ../nbs/00_data.ipynb #de652a41
+# %% ../nbs/00_data.ipynb #6c1a8d18
 def mnist_path(
     source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
 ) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
@@ -348,19 +367,7 @@ def mnist_path(
     if path.name.endswith(('.tgz', '.tar.gz', '.tar')): return from_tgz(path)
     raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv")
 
-# %% ../nbs/00_data.ipynb #573f6b1f
-def decode_image(
-    file:str|Path # An image file
-) -> np.ndarray: # `uint8`, 28 x 28
-    "One image file as grey pixels; `ValueError` if it is no 28x28 image"
-    try:
-        with Image.open(file) as img: pixels = np.asarray(img if img.mode == 'L' else img.convert('L'))
-    except FileNotFoundError: raise
-    except Exception as e: raise ValueError(f'{file} is not a readable image: {e}') from None
-    if pixels.shape == (28, 28): return pixels
-    raise ValueError(f'{file} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected 28x28')
-
-# %% ../nbs/00_data.ipynb #1cf0ef36
+# %% ../nbs/00_data.ipynb #cdf31491
 class _Chunks(torch.utils.data.Dataset):
     "The images of `files`, 1,000 an item; an error is an item too, so that it can be raised where people see it"
     def __init__(self, files): self.files = files
@@ -369,7 +376,7 @@ class _Chunks(torch.utils.data.Dataset):
         try: return torch.from_numpy(np.stack([decode_image(f) for f in self.files[i*1000:(i+1)*1000]]))
         except (ValueError, OSError) as e: return e
 
-# %% ../nbs/00_data.ipynb #56c77626
+# %% ../nbs/00_data.ipynb #c50d1847
 def decode_images(
     files:list # Image files of 28x28 pixels
 ) -> torch.Tensor: # `uint8`, n x 28 x 28
@@ -382,7 +389,7 @@ def decode_images(
         out[i*1000:i*1000 + len(chunk)] = chunk
     return out
 
-# %% ../nbs/00_data.ipynb #f41b02d1
+# %% ../nbs/00_data.ipynb #5ef7063c
 def cache_file(
     folder:Path, # One split's folder
     rows:list # What `list_images` says of it
@@ -392,7 +399,7 @@ def cache_file(
     state = hashlib.sha256('\n'.join(f'{d}/{n} {size} {time}' for d, n, size, time in rows).encode()).hexdigest()[:16]
     return fastai_path('data')/'mnist_fastai'/'cache'/f'{place}-{state}.npy'
 
-# %% ../nbs/00_data.ipynb #43974371
+# %% ../nbs/00_data.ipynb #5658d5ba
 def save_cache(
     file:Path, # Where to
     images:torch.Tensor # `uint8`, n x 28 x 28
@@ -406,7 +413,7 @@ def save_cache(
             if old != file: old.unlink(missing_ok=True)
     except OSError as e: print(f'The decoded images could not be cached and will be decoded again next time: {e}')
 
-# %% ../nbs/00_data.ipynb #9abf3fea
+# %% ../nbs/00_data.ipynb #422bf356
 def open_cache(
     file:Path, # What `save_cache` wrote
     n:int # How many images it must hold
@@ -416,7 +423,7 @@ def open_cache(
     except (OSError, ValueError, EOFError): return None
     return torch.from_numpy(images) if images.shape == (n, 28, 28) and images.dtype == np.uint8 else None
 
-# %% ../nbs/00_data.ipynb #3a445a9b
+# %% ../nbs/00_data.ipynb #32abb25c
 @lru_cache(maxsize=8)
 def _decoded(folder, rows):
     "As `decoded`, for a folder in a known state"
@@ -425,14 +432,14 @@ def _decoded(folder, rows):
     if images is None: save_cache(file, images := decode_images([f'{folder}/{d}/{n}' for d, n, *_ in rows]))
     return {Path(f'{folder}/{d}/{n}'): i for i, (d, n, *_) in enumerate(rows)}, images
 
-# %% ../nbs/00_data.ipynb #38d65867
+# %% ../nbs/00_data.ipynb #40c590f9
 def decoded(
     folder:str|Path # One split's folder
 ) -> tuple: # ({file: row}, `uint8` tensor n x 28 x 28)
     "All images of one split, from the cache if the files have not changed"
     return _decoded(Path(folder), tuple(list_images(folder)))
 
-# %% ../nbs/00_data.ipynb #e5755a15
+# %% ../nbs/00_data.ipynb #6725b35a
 def pixel_rows(
     files:list # Of `Path`
 ) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n): the pixels of `files[i]` are `images[rows[i]]`
@@ -443,7 +450,7 @@ def pixel_rows(
         if all(f in index for f in files): return images, torch.tensor([index[f] for f in files])
     return decode_images(files), torch.arange(len(files))
 
-# %% ../nbs/00_data.ipynb #e58e1972
+# %% ../nbs/00_data.ipynb #73bc3983
 def folder_labels(
     files:list, # Of `Path`
     label:callable # Path to category, a `TfmdLists`
@@ -452,7 +459,7 @@ def folder_labels(
     known = {}
     return torch.tensor([known[p] if (p := f.parent) in known else known.setdefault(p, int(label(f))) for f in files])
 
-# %% ../nbs/00_data.ipynb #84e2f746
+# %% ../nbs/00_data.ipynb #15aa35e2
 class DigitDL(TfmdDL):
     "A `TfmdDL` for 28x28 images in digit folders that decodes each once and makes a batch by indexing"
     _store = None
@@ -468,7 +475,7 @@ class DigitDL(TfmdDL):
         if not self.shuffle: return list(range(self.n))
         return torch.randperm(self.n, generator=torch.Generator().manual_seed(self.rng.getrandbits(63))).tolist()
 
-# %% ../nbs/00_data.ipynb #81c78639
+# %% ../nbs/00_data.ipynb #efdde1b0
 @patch
 def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n, list of `int64` labels n)
     "The whole data set as tensors on the device, made at the first call"
@@ -481,7 +488,7 @@ def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n,
         self._store = to_device((images, rows, labels), device)
     return self._store
 
-# %% ../nbs/00_data.ipynb #8571acc7
+# %% ../nbs/00_data.ipynb #994b19a8
 @patch
 def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 28 `uint8`, `TensorCategory` bs)
     "Batches as rows of the store, before `after_batch`"
@@ -490,7 +497,7 @@ def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 2
     for idx in idxs.split(self.bs)[:len(self)]:
         yield (TensorImageBW(images[rows[idx]][:, None]), *(TensorCategory(y[idx]) for y in labels))
 
-# %% ../nbs/00_data.ipynb #6227a826
+# %% ../nbs/00_data.ipynb #c9e6cbdf
 @patch
 def __iter__(self:DigitDL):
     if not all(isinstance(o, (str, Path)) for o in self.dataset.items): return (yield from TfmdDL.__iter__(self))
@@ -499,7 +506,7 @@ def __iter__(self:DigitDL):
     if self.n: yield from map(self.after_batch, self.indexed_batches())
     self.after_iter()
 
-# %% ../nbs/00_data.ipynb #d07913ee
+# %% ../nbs/00_data.ipynb #912fd0cc
 def stratified_splitter(
     valid_size:int=5000, # Images for validation; no more than a fifth of all are taken
     train_size:int=None, # Images to train on, default all that are left
@@ -519,13 +526,13 @@ def stratified_splitter(
         return L(sorted(train)), L(sorted(valid))
     return split
 
-# %% ../nbs/00_data.ipynb #ea8e59fc
+# %% ../nbs/00_data.ipynb #74d25c84
 mnist_stats = [0.1307], [0.3081]
 
-# %% ../nbs/00_data.ipynb #3d3fec99
+# %% ../nbs/00_data.ipynb #431e73fa
 def training_files(path): return image_files(Path(path)/'training')
 
-# %% ../nbs/00_data.ipynb #8ccc8b9a
+# %% ../nbs/00_data.ipynb #cb63804a
 @delegates(stratified_splitter)
 def mnist_block(
     item_tfms=None, # Transforms of one image; with any of them, use fastai's own `TfmdDL`
@@ -538,7 +545,7 @@ def mnist_block(
                      get_y=parent_label, splitter=stratified_splitter(**kwargs), dl_type=dl_type,
                      item_tfms=item_tfms, batch_tfms=[*L(batch_tfms), Normalize.from_stats(*mnist_stats)])
 
-# %% ../nbs/00_data.ipynb #22d510cc
+# %% ../nbs/00_data.ipynb #bbb7a4da
 @delegates(mnist_block)
 def mnist_dls(
     source:str|Path='auto', # As `mnist_path` takes it
@@ -554,7 +561,7 @@ def mnist_dls(
     if len(dls.train): return dls
     raise ValueError(f'bs={bs} is larger than the {dls.train.n} training images: there would be no batch')
 
-# %% ../nbs/00_data.ipynb #1c7c1a96
+# %% ../nbs/00_data.ipynb #f4fc0dec
 def mnist_test_dl(
     dls:DataLoaders, # From `mnist_dls`
     bs:int=512 # Images a batch
@@ -562,14 +569,14 @@ def mnist_test_dl(
     "The test images that belong to `dls`, for the one time that a trained model is scored"
     return dls.test_dl(image_files(dls.path/'testing'), with_labels=True, bs=bs)
 
-# %% ../nbs/00_data.ipynb #ad643c61
+# %% ../nbs/00_data.ipynb #29af2e03
 @patch
 def activation(self:nn.CrossEntropyLoss, x): return x.softmax(dim=1)
 
 @patch
 def decodes(self:nn.CrossEntropyLoss, x): return x.argmax(dim=1)
 
-# %% ../nbs/00_data.ipynb #1b84ca73
+# %% ../nbs/00_data.ipynb #65023efc
 def split_hash(
     folder:str|Path # One split's folder
 ) -> str: # SHA-256 in hex
@@ -579,11 +586,11 @@ def split_hash(
                   for f, o in zip(index, images.numpy()))
     return hashlib.sha256(b''.join(rows)).hexdigest()
 
-# %% ../nbs/00_data.ipynb #b8a7f05e
+# %% ../nbs/00_data.ipynb #07b078ab
 mnist_hash = dict(training='a15eafe1132a676163f4fd830acee4e3351a692193d77b1551df92b1c92c8f3e',
                   testing='5fb29406ad061e9a9ac07315f28cb2ccb206ceecbd6bbd34b7341a7fe4c224ee')
 
-# %% ../nbs/00_data.ipynb #e22b8d9f
+# %% ../nbs/00_data.ipynb #fbd62d58
 def dataset_name(
     path:Path, # An image folder
     hashes:dict # split -> `split_hash`
@@ -593,7 +600,7 @@ def dataset_name(
     info = path/'dataset.json'
     return f"{json.loads(info.read_text())['name'] if info.exists() else path.name} (not MNIST)"
 
-# %% ../nbs/00_data.ipynb #2eeb6fb7
+# %% ../nbs/00_data.ipynb #4d14a7f3
 def describe(
     path:str|Path, # An image folder
     splits:tuple=('training', 'testing') # Which of its parts to look at

@@ -231,7 +231,7 @@ def evaluate(
     save_plot(learn.path/'predictions.png', plot_predictions(dl, probs, targs, f'{name} test digits'))
     return dict(dataset=name, valid=valid, test=test)
 
-# %% ../nbs/05_runs.ipynb #081a9640
+# %% ../nbs/05_runs.ipynb #cbb0d236
 def train(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
@@ -250,16 +250,16 @@ def train(
     check_numbers(epochs=(epochs, 1), bs=(bs, 1), lr=(lr, 1e-9), wd=(wd, 0), valid_size=(valid_size, 10),
                   seed=(seed, 0))
     build_model(arch)  # an unknown name shows before anything is done
-    return run_config(config, mnist_path(data), out)
+    return run_config(config, out)
 
-# %% ../nbs/05_runs.ipynb #830cb3c4
+# %% ../nbs/05_runs.ipynb #4e5813e3
 def run_config(
     config:dict, # The parameters of `train`, checked
-    path:Path, # The image folder that `config['data']` stands for
     out:str=None # The run directory
 ) -> AttrDict: # path, config, metrics and learn
     "Do and record what `train` was asked for"
     watch, c = Stopwatch(), AttrDict(config)
+    path = mnist_path(c.data)
     if c.data == 'auto': c.data = 'digits' if path.name == 'digits' else 'mnist'
     dls = seeded_dls(path, c.seed, bs=c.bs, train_size=c.train_size, valid_size=c.valid_size, split_seed=c.split_seed)
     info = describe(path, ('training',))

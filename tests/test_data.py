@@ -115,6 +115,8 @@ bad_files = {
     'label 10':          ('a.tgz', tar_of({**good, 'training/10/2.png': png()}), "'10' is no digit"),
     'huge image':        ('a.tgz', tar_of({**good, 'training/0/2.png': bytes(200_000)}), 'too many for 28x28'),
     'a class missing':   ('a.tgz', tar_of({k: v for k, v in good.items() if '/7/' not in k}), 'no images of digit 7'),
+    'a corrupt image':   ('a.tgz', tar_of({**good, 'training/0/2.png': b'hello'}), '0/2.png is not a readable image'),
+    'a large image':     ('a.tgz', tar_of({**good, 'training/0/2.png': png(size=(99, 28))}), '0/2.png is 99x28 pixels'),
     'truncated archive': ('a.tgz', tar_of(good)[:300], 'not a whole archive'),
     'no archive':        ('a.tgz', b'hello', 'not a whole archive'),
     'missing column':    ('t.csv', csv_text(header=','.join(f'pixel{i}' for i in range(785))).encode(), 'Kaggle'),
@@ -144,6 +146,7 @@ bad_idx = {
     'claims too much': (bytes([0, 0, 8, 3]) + b'\xff'*12, np.arange(20) % 10, 'it claims a shape'),
     'wrong size':     (idx_bytes(np.zeros((20, 27, 28))), np.arange(20) % 10, 'expected n x 28 x 28'),
     'count mismatch': (idx_bytes(np.zeros((20, 28, 28))), np.arange(19) % 10, 'for 19 labels'),
+    'three bytes':    (b'\0\0\x08', np.arange(20) % 10, 'not a whole IDX file'),
     'label 11':       (idx_bytes(np.zeros((20, 28, 28))), np.arange(20) % 12, 'not a digit'),
 }
 
@@ -189,6 +192,24 @@ def test_offline_mnist_is_one_clear_error(sh, tmp_path):
     done = sh('mnist-data', '--source', 'mnist', FASTAI_HOME=str(tmp_path/'home'), **offline)
     assert done.returncode == 1 and done.stderr.count('\n') == 1
     assert 'its host does not answer' in done.stderr
+
+
+def test_auto_downloads_mnist_when_its_host_answers(sh, tmp_path):
+    (tmp_path/'www').mkdir()
+    (tmp_path/'www'/'mnist_png.tgz').write_bytes(tar_of({f'mnist_png/{k}': v for k, v in good.items()}))
+    code = f'''
+import functools, http.server, threading, warnings; warnings.simplefilter("ignore")
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory={str(tmp_path/'www')!r})
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+from mnist_fastai import data
+data.URLs.MNIST = f"http://127.0.0.1:{{server.server_port}}/mnist_png.tgz"
+data.mnist_size = dict(training=10, testing=10)
+print(data.mnist_path("auto"))
+'''
+    done = sh('python', code, FASTAI_HOME=str(tmp_path/'home'))
+    folder = tmp_path/'home'/'data'/'mnist_png'
+    assert done.stdout.splitlines() == [f'Downloading MNIST to {folder}', str(folder)], done.stderr
 
 
 def test_a_host_that_never_answers_is_given_up(monkeypatch):

@@ -1,0 +1,31 @@
+"""The README's code runs, and its figures are those in results/."""
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import offline
+
+from mnist_fastai.bench import bench_table
+
+root = Path(__file__).parent.parent
+readme = (root/'README.md').read_text()
+
+
+def test_its_code_runs_from_data_to_prediction(sh, tmp_path):
+    code = re.search(r'```python\n(.*?)```', readme, re.S)[1]
+    done = sh('python', code + '\nprint(label, index, probs.sum())', FASTAI_HOME=str(tmp_path/'home'), **offline)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'^\d tensor\(\d\) tensor\((1\.0|0\.999)', done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize('name', re.findall(r'<!-- bench (\w+) -->', readme) or ['none'])
+def test_its_tables_are_the_results(name):
+    result = json.loads((root/'results'/f'bench_{name}.json').read_text())
+    assert result['dataset'] == 'MNIST' and result['runs'] >= 3
+    assert f'<!-- bench {name} -->\n{bench_table(result)}\n' in readme
+
+
+def test_every_file_it_links_to_is_there():
+    links = [o for o in re.findall(r'\]\(([^)]+)\)', readme) if not o.startswith('http')]
+    assert len(links) > 5 and all((root/o).exists() for o in links)
