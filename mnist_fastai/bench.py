@@ -52,7 +52,7 @@ def fit_fastai(
     with redirect_stdout(None): learn.fit(epochs, lr)
     return epochs*len(dls.train)*dls.train.bs, epochs*dls.valid.n
 
-# %% ../nbs/11_bench.ipynb #d5d058ee
+# %% ../nbs/11_bench.ipynb #a2f65f72
 def fit_bare(
     tensors:tuple, # (training images, labels, validation images, labels), normalised `float32` n x 1 x 28 x 28
     model:nn.Module, # Untrained
@@ -62,10 +62,10 @@ def fit_bare(
 ) -> tuple: # (images trained on, images validated on), all epochs together
     "Train and validate with a bare PyTorch loop"
     x, y, xv, yv = tensors
-    opt = torch.optim.AdamW(model.parameters(), lr=lr)
+    opt = torch.optim.AdamW(model.to(x.device).parameters(), lr=lr)
     for _ in range(epochs):
         model.train()
-        for idx in torch.randperm(len(x)).split(bs)[:len(x)//bs]:
+        for idx in torch.randperm(len(x), device=x.device).split(bs)[:len(x)//bs]:
             loss = F.cross_entropy(model(x[idx]), y[idx])
             loss.backward()
             opt.step()
@@ -118,7 +118,7 @@ def time_all(
     if len(work) > 1: raise RuntimeError(f'not the same work: (trained, validated) images were {work}')
     return seconds
 
-# %% ../nbs/11_bench.ipynb #dcc2efd2
+# %% ../nbs/11_bench.ipynb #519e44e2
 def bench(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
@@ -128,10 +128,11 @@ def bench(
     threads:int=None # Threads of PyTorch, default as it chooses
 ) -> dict: # Settings, environment, and seconds an epoch: median, min, max, and as a multiple of the bare loop's
     "Time an epoch of training and validation, three ways"
-    check_numbers(bs=(bs, 1), epochs=(epochs, 1), runs=(runs, 1), threads=(threads or 1, 1))
-    if threads: torch.set_num_threads(threads)
+    threads = torch.get_num_threads() if threads is None else threads
+    check_numbers(bs=(bs, 1), epochs=(epochs, 1), runs=(runs, 1), threads=(threads, 1, 1025))
+    torch.set_num_threads(threads)
     path = mnist_path(data)
-    name = dataset_name(path, dict(training=split_hash(path/'training')))
+    name = dataset_name(path, {s: split_hash(path/s) for s in ('training', 'testing')})
     seconds = time_all(contenders(path, bs, epochs), arch, runs)
     times = {k: [o/epochs for o in v] for k, v in seconds.items()}
     bare = statistics.median(times['bare PyTorch loop'])

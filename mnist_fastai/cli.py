@@ -5,23 +5,23 @@
 # %% auto #0
 __all__ = ['mnist_data', 'mnist_train', 'mnist_lr_find', 'mnist_predict', 'mnist_bench']
 
-# %% ../nbs/12_cli.ipynb #836e27cc
-import warnings
+# %% ../nbs/12_cli.ipynb #93815e5b
+import signal, sys, warnings
 from functools import wraps
 from typing import Annotated
 
 from fastcore.script import CliError, call_parse, is_cli
 
-# %% ../nbs/12_cli.ipynb #d868daf2
+# %% ../nbs/12_cli.ipynb #dab234e6
 def one_line(
     error:Exception # A `ValueError` or an `OSError`
 ) -> str:
     "What went wrong, for the last line on a terminal"
     if isinstance(error, PermissionError): return f"no permission to write or read '{error.filename}'"
-    if isinstance(error, OSError) and error.strerror: return f"{error.strerror}: '{error.filename}'"
+    if isinstance(error, OSError) and error.strerror and error.filename: return f"{error.strerror}: '{error.filename}'"
     return ' '.join(str(error).split())
 
-# %% ../nbs/12_cli.ipynb #8237a152
+# %% ../nbs/12_cli.ipynb #4ae420b4
 def command(
     func # With docments; it imports what it needs itself
 ): # The same, callable from a shell and from Python
@@ -31,6 +31,7 @@ def command(
     def run(*args, **kwargs):
         if not is_cli(run): return func(*args, **kwargs)
         warnings.simplefilter('ignore')
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
         try: func(*args, **kwargs)
         except (ValueError, OSError) as e: raise CliError(f"{func.__name__.replace('_', '-')}: {one_line(e)}") from None
         except KeyboardInterrupt: raise CliError('interrupted') from None
@@ -72,7 +73,7 @@ def mnist_train(
     print(summary(run))
     return run
 
-# %% ../nbs/12_cli.ipynb #5ae0fc00
+# %% ../nbs/12_cli.ipynb #edf714ec
 @command
 def mnist_lr_find(
     data:str='auto', # As for mnist-train
@@ -85,7 +86,8 @@ def mnist_lr_find(
     "Try learning rates from tiny to absurd, suggest some, and draw the loss"
     from mnist_fastai.data import mnist_path
     from mnist_fastai.learner import find_lr, mnist_learner
-    from mnist_fastai.runs import seeded_dls
+    from mnist_fastai.runs import check_numbers, seeded_dls
+    check_numbers(bs=(bs, 1), seed=(seed, 0, 2**32), num_it=(num_it, 1))
     learn = mnist_learner(seeded_dls(mnist_path(data), seed, bs=bs), arch)
     with learn.no_bar(): found = find_lr(learn, plot, num_it)
     for name, lr in found._asdict().items(): print(f'{name:8} {lr:.2g}')

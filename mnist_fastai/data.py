@@ -6,8 +6,8 @@
 __all__ = ['mnist_stats', 'image_files', 'mnist_path', 'DigitDL', 'stratified_splitter', 'mnist_block', 'mnist_dls',
            'mnist_test_dl', 'describe']
 
-# %% ../nbs/00_data.ipynb #cc1ce5d1
-import gzip, hashlib, io, json, math, os, re, shutil, sys, tarfile, tempfile, threading, zlib
+# %% ../nbs/00_data.ipynb #9918bb74
+import gzip, hashlib, io, json, math, os, re, shutil, sys, tarfile, tempfile, threading, warnings, zlib
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
@@ -24,14 +24,14 @@ from fastai.vision.data import ImageBlock
 from fastcore.all import IN_NOTEBOOK, L, atomic_save, defaults, delegates, patch
 from fastcore.net import urlopen
 from fastprogress.fastprogress import progress_bar
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-# %% ../nbs/00_data.ipynb #76eef359
+# %% ../nbs/00_data.ipynb #1e216b36
 def list_images(
     folder:str|Path # One split: a folder of digit folders, such as `training`
-) -> list: # Of (digit folder, file name, bytes, modification time in ns), sorted
+) -> list: # Of (digit folder, file name, and what changes with the file: bytes, modification, change, inode), sorted
     "Every image file one level below `folder`, in an order that does not depend on the machine"
     rows = []
     for digit in sorted(os.listdir(folder)):
@@ -39,8 +39,8 @@ def list_images(
         with os.scandir(os.path.join(folder, digit)) as entries:
             for e in entries:
                 if e.name[0] == '.' or os.path.splitext(e.name)[1].lower() not in image_extensions: continue
-                stat = e.stat()
-                rows.append((digit, e.name, stat.st_size, stat.st_mtime_ns))
+                s = e.stat()
+                rows.append((digit, e.name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino))
     return sorted(rows)
 
 # %% ../nbs/00_data.ipynb #f811971c
@@ -82,7 +82,21 @@ def bar(
     "A progress bar over work on more than 5,000 images"
     return progress_bar(items, leave=False) if live() and (n or len(items)) > 5000 else items
 
-# %% ../nbs/00_data.ipynb #db7af688
+# %% ../nbs/00_data.ipynb #9cd1cf06
+@contextmanager
+def whole_file(
+    file:str|Path, # Where to
+    mode:str='wb', # As `open` takes it
+    **kwargs # To `atomic_save`
+): # Yields the open file
+    "Write a file that appears when it is whole, or not at all"
+    with atomic_save(file, mode, **kwargs) as f:
+        yield f
+        f.flush()
+        os.umask(umask := os.umask(0))
+        os.chmod(f.name, 0o666 & ~umask)
+
+# %% ../nbs/00_data.ipynb #11b9e8c3
 @contextmanager
 def new_folder(
     dest:Path # The folder to create; it must not be there yet
@@ -98,7 +112,7 @@ def new_folder(
             if not dest.is_dir(): raise  # else another process was faster
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-# %% ../nbs/00_data.ipynb #b1f13d55
+# %% ../nbs/00_data.ipynb #f3fdd1ac
 def write_pngs(
     folder:Path, # One split's folder
     images:np.ndarray, # `uint8`, n x 28 x 28, 0 is background and 255 is ink
@@ -109,7 +123,7 @@ def write_pngs(
     for i, (image, label) in enumerate(bar(list(zip(images, labels)))):
         Image.fromarray(image).save(f'{folder}/{label}/{i}.png', compress_level=1)
 
-# %% ../nbs/00_data.ipynb #887b30fe
+# %% ../nbs/00_data.ipynb #00cfcbb0
 def import_splits(
     name:str, # What the data set is called
     source:Path, # Where it came from
@@ -118,18 +132,41 @@ def import_splits(
 ) -> Path: # `dest`
     "Check arrays of digits and write them as an image folder"
     for split, (images, labels) in splits.items():
-        if images.shape[1:] != (28, 28) or len(images) != len(labels):
-            raise ValueError(f'{source}: {split} has images of shape {images.shape} for {len(labels)} labels; '
-                             'expected n x 28 x 28 images and n labels')
+        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+            raise ValueError(f'{source}: {split} has images of shape {images.shape} for labels of shape '
+                             f'{labels.shape}; expected n x 28 x 28 images and n labels')
         if wrong := set(np.unique(labels)) ^ set(range(10)):
             raise ValueError(f'{source}: {split} has a label missing or not a digit: {sorted(wrong)}; '
                              'expected each of 0 to 9')
     with new_folder(dest) as tmp:
         for split, (images, labels) in splits.items(): write_pngs(tmp/split, images, labels)
-        (tmp/'dataset.json').write_text(json.dumps(dict(name=name, source=str(source)), indent=2))
+        seal(tmp, name, source)
     return dest
 
-# %% ../nbs/00_data.ipynb #00a3305e
+# %% ../nbs/00_data.ipynb #73c4819c
+def seal(
+    folder:Path, # A new folder, filled
+    name:str, # What the data set is called
+    source:str|Path # Where it came from
+):
+    "Write into an imported folder what it is and how many images it has"
+    images = {split: len(list_images(folder/split)) for split in ('training', 'testing')}
+    (folder/'dataset.json').write_text(json.dumps(dict(name=name, source=str(source), images=images), indent=2))
+
+# %% ../nbs/00_data.ipynb #0ba66e8b
+def is_whole(
+    folder:Path # A folder that `seal` has been called for, or none
+) -> bool: # False also if it was there but had lost something; then it is gone
+    "Whether an imported folder still has all its images"
+    if not folder.exists(): return False
+    try:
+        images = json.loads((folder/'dataset.json').read_text())['images']
+        if all(len(list_images(folder/split)) == n for split, n in images.items()): return True
+    except (OSError, ValueError, KeyError): pass
+    shutil.rmtree(folder)
+    return False
+
+# %% ../nbs/00_data.ipynb #40516c79
 def imported(
     *files:Path # What is imported
 ) -> Path: # A folder in fastai's data directory
@@ -137,7 +174,7 @@ def imported(
     h = hashlib.sha256(b''.join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()[:12]
     return fastai_path('data')/'mnist_fastai'/f'{files[0].name.split(".")[0]}-{h}'
 
-# %% ../nbs/00_data.ipynb #33d2194c
+# %% ../nbs/00_data.ipynb #3d610599
 def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
     "scikit-learn's digits at MNIST's size: 8x8 to 20x20, centred in 28x28"
     from sklearn.datasets import load_digits
@@ -146,17 +183,17 @@ def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
     big = [np.asarray(Image.fromarray(o).resize((20, 20), Image.Resampling.BICUBIC)) for o in small]
     return np.pad(np.stack(big), ((0, 0), (4, 4), (4, 4))), data.target
 
-# %% ../nbs/00_data.ipynb #e2df43af
+# %% ../nbs/00_data.ipynb #1a686507
 def digits_path() -> Path: # The image folder
     "The offline digits as an image folder: 1,437 to train on and 360 to test on, stratified and always the same"
     dest = fastai_path('data')/'mnist_fastai'/'digits'
-    if dest.is_dir(): return dest
+    if is_whole(dest): return dest
     images, labels = digits_arrays()
     train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=42)
     return import_splits('digits', 'sklearn.datasets.load_digits',
                          dict(training=(images[train], labels[train]), testing=(images[test], labels[test])), dest)
 
-# %% ../nbs/00_data.ipynb #7ec02966
+# %% ../nbs/00_data.ipynb #fa83b9ec
 def reachable(
     url:str, # What to ask for
     seconds:float=4. # How long to wait for an answer
@@ -172,18 +209,18 @@ def reachable(
     thread.join(seconds)
     return bool(answered)
 
-# %% ../nbs/00_data.ipynb #71438042
+# %% ../nbs/00_data.ipynb #46f59877
 mnist_size = dict(training=60_000, testing=10_000)
 
-# %% ../nbs/00_data.ipynb #11eb44f9
+# %% ../nbs/00_data.ipynb #bfc2d716
 def mnist_on_disk() -> Path|None: # The image folder, or None if it is not there or not whole
     "Where `untar_data(URLs.MNIST)` keeps MNIST, if all of it is there"
     path = fastai_path('data')/'mnist_png'
-    try: whole = all(len(list_images(path/split)) == n for split, n in mnist_size.items())
+    try: whole = all(len(list_images(path/split)) >= n for split, n in mnist_size.items())
     except FileNotFoundError: return None
     return path if whole else None
 
-# %% ../nbs/00_data.ipynb #c94b1d52
+# %% ../nbs/00_data.ipynb #8d309837
 def mnist_original() -> Path: # The image folder
     "MNIST by `untar_data(URLs.MNIST)`; `ConnectionError` if it is neither on disk nor to be had"
     if path := mnist_on_disk(): return path
@@ -199,7 +236,7 @@ def mnist_original() -> Path: # The image folder
     if path := mnist_on_disk(): return path
     raise ConnectionError(f'the MNIST that was downloaded is not whole: expected {mnist_size} images')
 
-# %% ../nbs/00_data.ipynb #92cae198
+# %% ../nbs/00_data.ipynb #f9eb2479
 def read_idx(
     file:Path # An IDX file of unsigned bytes, plain or `.gz`
 ) -> np.ndarray: # `uint8`, of the shape in its header
@@ -208,6 +245,7 @@ def read_idx(
         with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
             magic = f.read(4)
             if len(magic) < 4 or magic[:3] != b'\0\0\x08': raise ValueError('it does not start like one')
+            if magic[3] > 3: raise ValueError(f'it claims {magic[3]} dimensions')
             shape = tuple(np.frombuffer(f.read(4*magic[3]), '>u4').tolist())
             size = math.prod(shape)
             if size > 10**9: raise ValueError(f'it claims a shape of {shape}')
@@ -217,7 +255,7 @@ def read_idx(
     if len(data) != size: raise ValueError(f'{file} is not a whole IDX file: it should hold {size} bytes of data')
     return np.frombuffer(data, np.uint8).reshape(shape)
 
-# %% ../nbs/00_data.ipynb #8d8f0a6d
+# %% ../nbs/00_data.ipynb #189d4e28
 def idx_file(
     folder:Path, # Where to look
     prefix:str, # `train` or `t10k`
@@ -229,7 +267,7 @@ def idx_file(
     if not found: raise ValueError(f'{folder} has no {prefix}-{kind}-ubyte or {prefix}-{kind}-ubyte.gz')
     return found[0]
 
-# %% ../nbs/00_data.ipynb #3e48831c
+# %% ../nbs/00_data.ipynb #af84731e
 def from_idx(
     folder:Path # Holds the four IDX files
 ) -> Path: # The image folder
@@ -237,18 +275,21 @@ def from_idx(
     pairs = {split: [idx_file(folder, prefix, kind) for kind in ('images-idx3', 'labels-idx1')]
              for split, prefix in (('training', 'train'), ('testing', 't10k'))}
     dest = imported(*pairs['training'], *pairs['testing'])
-    if dest.is_dir(): return dest
+    if is_whole(dest): return dest
     splits = {split: [read_idx(f) for f in pair] for split, pair in pairs.items()}
     return import_splits(folder.name, folder, splits, dest)
 
-# %% ../nbs/00_data.ipynb #af2a8416
+# %% ../nbs/00_data.ipynb #aae75fb2
 def read_csv(
     file:Path # Kaggle's `train.csv`
 ) -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
     "Read a Digit Recognizer CSV; `ValueError` with the line of the first bad value"
     import pandas as pd
-    try: df = pd.read_csv(file, low_memory=False)
-    except (ValueError, UnicodeDecodeError) as e: raise ValueError(f'{file} is not a CSV file: {e}') from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', pd.errors.ParserWarning)
+            df = pd.read_csv(file, low_memory=False, index_col=False, skip_blank_lines=False)
+    except (ValueError, pd.errors.ParserWarning) as e: raise ValueError(f'{file} is not a CSV file: {e}') from None
     names = ['label', *(f'pixel{i}' for i in range(784))]
     if list(df.columns) != names:
         raise ValueError(f'{file} has {len(df.columns)} columns, the first is {str(df.columns[0])[:20]!r}; '
@@ -262,13 +303,13 @@ def read_csv(
                          f'expected a whole number from 0 to {top[col]}')
     return values[:, 1:].astype(np.uint8).reshape(-1, 28, 28), values[:, 0].astype(int)
 
-# %% ../nbs/00_data.ipynb #c8d7b3ee
+# %% ../nbs/00_data.ipynb #2151a106
 def from_csv(
     file:Path # Kaggle's `train.csv`
 ) -> Path: # The image folder
     "Import a Digit Recognizer CSV, one in six images as `testing`"
     dest = imported(file)
-    if dest.is_dir(): return dest
+    if is_whole(dest): return dest
     images, labels = read_csv(file)
     if len(labels) < 60 or np.bincount(labels, minlength=10).min() < 6:
         raise ValueError(f'{file} has {len(labels)} rows; expected at least 6 of each digit')
@@ -276,7 +317,7 @@ def from_csv(
     return import_splits(file.stem, file, dict(training=(images[train], labels[train]),
                                                testing=(images[test], labels[test])), dest)
 
-# %% ../nbs/00_data.ipynb #4d59732f
+# %% ../nbs/00_data.ipynb #f62e3d27
 def decode_image(
     file, # An image file, or one that is open for reading bytes
     name:str=None # What to call it in an error, default its path
@@ -288,14 +329,15 @@ def decode_image(
             size, pixels = img.size, None
             if size == (28, 28): pixels = np.asarray(img if img.mode == 'L' else img.convert('L'))
     except (FileNotFoundError, PermissionError): raise
+    except UnidentifiedImageError: raise ValueError(f'{name} is not a readable image') from None
     except Exception as e: raise ValueError(f'{name} is not a readable image: {e}') from None
     if pixels is None: raise ValueError(f'{name} is {size[0]}x{size[1]} pixels; expected 28x28')
     return pixels
 
-# %% ../nbs/00_data.ipynb #4886ae99
+# %% ../nbs/00_data.ipynb #ee604b3a
 member_name = re.compile(r'(?:.*/)?(training|testing)/([^/]+)/([^/]+)')
 
-# %% ../nbs/00_data.ipynb #adeb1380
+# %% ../nbs/00_data.ipynb #b659705f
 def read_member(
     tar:tarfile.TarFile, # The open archive
     member:tarfile.TarInfo # One of its members
@@ -313,13 +355,13 @@ def read_member(
     decode_image(io.BytesIO(data), member.name)
     return split, digit, name, data
 
-# %% ../nbs/00_data.ipynb #e7cc9a5b
+# %% ../nbs/00_data.ipynb #796d6de3
 def from_tgz(
     file:Path # A `.tgz`, `.tar.gz` or `.tar` of an image folder
 ) -> Path: # The image folder
     "Import an archive of an image folder"
     dest = imported(file)
-    if dest.is_dir(): return dest
+    if is_whole(dest): return dest
     with new_folder(dest) as tmp:
         try:
             with tarfile.open(file) as tar:
@@ -327,15 +369,16 @@ def from_tgz(
                     if (image := read_member(tar, member)) is None: continue
                     split, digit, name, data = image
                     (tmp/split/digit).mkdir(parents=True, exist_ok=True)
-                    (tmp/split/digit/name).write_bytes(data)
+                    with open(tmp/split/digit/name, 'xb') as f: f.write(data)
+        except FileExistsError: raise ValueError(f'{file} holds two images called {split}/{digit}/{name}') from None
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as e:
             raise ValueError(f'{file} is not a whole archive of an image folder: {e}') from None
         try: check_folder(tmp)
         except ValueError as e: raise ValueError(f'{file}: {str(e).replace(str(tmp), "the archive")}') from None
-        (tmp/'dataset.json').write_text(json.dumps(dict(name=dest.name, source=str(file)), indent=2))
+        seal(tmp, dest.name, file)
     return dest
 
-# %% ../nbs/00_data.ipynb #b91d67a8
+# %% ../nbs/00_data.ipynb #53dcdcf6
 not_mnist = '''
   **************************************************************************
   **  THIS IS NOT MNIST. You get 'digits' instead: 1,797 small digits that  **
@@ -344,14 +387,14 @@ not_mnist = '''
   Why: {why}
 '''
 
-# %% ../nbs/00_data.ipynb #f2624fbd
+# %% ../nbs/00_data.ipynb #31d2a9ee
 def auto_path() -> Path: # The image folder
     "MNIST if it is on disk or can be downloaded, else the offline digits with a warning"
     try: return mnist_original()
     except ConnectionError as e: print(not_mnist.format(why=e))
     return digits_path()
 
-# %% ../nbs/00_data.ipynb #6c1a8d18
+# %% ../nbs/00_data.ipynb #04b65e03
 def mnist_path(
     source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
 ) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
@@ -363,11 +406,11 @@ def mnist_path(
         raise FileNotFoundError(f"there is no data at '{source}': expected auto, mnist, digits, an image folder, "
                                 'a .tgz of one, a folder of IDX files, or a Kaggle train.csv')
     if path.is_dir(): return from_idx(path) if any(path.glob('*-ubyte*')) else check_folder(path.resolve())
-    if path.suffix == '.csv': return from_csv(path)
-    if path.name.endswith(('.tgz', '.tar.gz', '.tar')): return from_tgz(path)
+    if path.suffix.lower() == '.csv': return from_csv(path)
+    if path.name.lower().endswith(('.tgz', '.tar.gz', '.tar')): return from_tgz(path)
     raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv")
 
-# %% ../nbs/00_data.ipynb #cdf31491
+# %% ../nbs/00_data.ipynb #f06ced29
 class _Chunks(torch.utils.data.Dataset):
     "The images of `files`, 1,000 an item; an error is an item too, so that it can be raised where people see it"
     def __init__(self, files): self.files = files
@@ -376,44 +419,43 @@ class _Chunks(torch.utils.data.Dataset):
         try: return torch.from_numpy(np.stack([decode_image(f) for f in self.files[i*1000:(i+1)*1000]]))
         except (ValueError, OSError) as e: return e
 
-# %% ../nbs/00_data.ipynb #c50d1847
+# %% ../nbs/00_data.ipynb #313ee54a
 def decode_images(
     files:list # Image files of 28x28 pixels
 ) -> torch.Tensor: # `uint8`, n x 28 x 28
     "Decode `files` in parallel, with a progress bar where it takes a while"
-    workers = defaults.cpus if len(files) > 5000 and hasattr(os, 'fork') else 0
-    chunks = torch.utils.data.DataLoader(_Chunks(files), batch_size=None, num_workers=workers)
+    workers = defaults.cpus if len(files) > 5000 and sys.platform == 'linux' else 0  # elsewhere a fork is not safe
+    chunks = torch.utils.data.DataLoader(_Chunks(files), batch_size=None, num_workers=workers,
+                                         multiprocessing_context='fork' if workers else None)
     out = torch.empty(len(files), 28, 28, dtype=torch.uint8)
     for i, chunk in enumerate(bar(chunks, len(files))):
         if isinstance(chunk, Exception): raise chunk
         out[i*1000:i*1000 + len(chunk)] = chunk
     return out
 
-# %% ../nbs/00_data.ipynb #5ef7063c
+# %% ../nbs/00_data.ipynb #a79da2e9
 def cache_file(
     folder:Path, # One split's folder
     rows:list # What `list_images` says of it
 ) -> Path: # Where its pixels are kept; the name changes when a file does
     "The cache for the images in `folder`: named after the place and the state of every file"
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-    state = hashlib.sha256('\n'.join(f'{d}/{n} {size} {time}' for d, n, size, time in rows).encode()).hexdigest()[:16]
+    state = hashlib.sha256('\n'.join(map(str, rows)).encode()).hexdigest()[:16]
     return fastai_path('data')/'mnist_fastai'/'cache'/f'{place}-{state}.npy'
 
-# %% ../nbs/00_data.ipynb #5658d5ba
+# %% ../nbs/00_data.ipynb #8a951133
 def save_cache(
     file:Path, # Where to
     images:torch.Tensor # `uint8`, n x 28 x 28
 ):
     "Write `images` atomically, and drop what older states of the same folder left"
     try:
-        with atomic_save(file) as f:
-            np.save(f, images.numpy())
-            f.flush()
+        with whole_file(file) as f: np.save(f, images.numpy())
         for old in file.parent.glob(f'{file.name.split("-")[0]}-*.npy'):
             if old != file: old.unlink(missing_ok=True)
     except OSError as e: print(f'The decoded images could not be cached and will be decoded again next time: {e}')
 
-# %% ../nbs/00_data.ipynb #422bf356
+# %% ../nbs/00_data.ipynb #dee9372d
 def open_cache(
     file:Path, # What `save_cache` wrote
     n:int # How many images it must hold
@@ -423,7 +465,7 @@ def open_cache(
     except (OSError, ValueError, EOFError): return None
     return torch.from_numpy(images) if images.shape == (n, 28, 28) and images.dtype == np.uint8 else None
 
-# %% ../nbs/00_data.ipynb #32abb25c
+# %% ../nbs/00_data.ipynb #e38c7838
 @lru_cache(maxsize=8)
 def _decoded(folder, rows):
     "As `decoded`, for a folder in a known state"
@@ -432,14 +474,14 @@ def _decoded(folder, rows):
     if images is None: save_cache(file, images := decode_images([f'{folder}/{d}/{n}' for d, n, *_ in rows]))
     return {Path(f'{folder}/{d}/{n}'): i for i, (d, n, *_) in enumerate(rows)}, images
 
-# %% ../nbs/00_data.ipynb #40c590f9
+# %% ../nbs/00_data.ipynb #44f70a98
 def decoded(
     folder:str|Path # One split's folder
 ) -> tuple: # ({file: row}, `uint8` tensor n x 28 x 28)
     "All images of one split, from the cache if the files have not changed"
     return _decoded(Path(folder), tuple(list_images(folder)))
 
-# %% ../nbs/00_data.ipynb #6725b35a
+# %% ../nbs/00_data.ipynb #06f1c385
 def pixel_rows(
     files:list # Of `Path`
 ) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n): the pixels of `files[i]` are `images[rows[i]]`
@@ -450,7 +492,7 @@ def pixel_rows(
         if all(f in index for f in files): return images, torch.tensor([index[f] for f in files])
     return decode_images(files), torch.arange(len(files))
 
-# %% ../nbs/00_data.ipynb #73bc3983
+# %% ../nbs/00_data.ipynb #f18db107
 def folder_labels(
     files:list, # Of `Path`
     label:callable # Path to category, a `TfmdLists`
@@ -459,7 +501,7 @@ def folder_labels(
     known = {}
     return torch.tensor([known[p] if (p := f.parent) in known else known.setdefault(p, int(label(f))) for f in files])
 
-# %% ../nbs/00_data.ipynb #15aa35e2
+# %% ../nbs/00_data.ipynb #f10706bb
 class DigitDL(TfmdDL):
     "A `TfmdDL` for 28x28 images in digit folders that decodes each once and makes a batch by indexing"
     _store = None
@@ -471,11 +513,11 @@ class DigitDL(TfmdDL):
         if dataset is None: res._store = self._store
         return res
 
-    def get_idxs(self):
-        if not self.shuffle: return list(range(self.n))
-        return torch.randperm(self.n, generator=torch.Generator().manual_seed(self.rng.getrandbits(63))).tolist()
+    def shuffle_fn(self, idxs):
+        order = torch.randperm(len(idxs), generator=torch.Generator().manual_seed(self.rng.getrandbits(63)))
+        return [idxs[i] for i in order.tolist()]
 
-# %% ../nbs/00_data.ipynb #efdde1b0
+# %% ../nbs/00_data.ipynb #abfb916b
 @patch
 def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n, list of `int64` labels n)
     "The whole data set as tensors on the device, made at the first call"
@@ -488,16 +530,17 @@ def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n,
         self._store = to_device((images, rows, labels), device)
     return self._store
 
-# %% ../nbs/00_data.ipynb #994b19a8
+# %% ../nbs/00_data.ipynb #b0d613d8
 @patch
 def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 28 `uint8`, `TensorCategory` bs)
     "Batches as rows of the store, before `after_batch`"
     images, rows, labels = self.store()
     idxs = torch.tensor([i for i, _ in zip(self.get_idxs(), range(self.n))], device=rows.device)
-    for idx in idxs.split(self.bs)[:len(self)]:
-        yield (TensorImageBW(images[rows[idx]][:, None]), *(TensorCategory(y[idx]) for y in labels))
+    for idx in idxs.split(self.bs):
+        if len(idx) == self.bs or not self.drop_last: yield (TensorImageBW(images[rows[idx]][:, None]),
+                                                             *(TensorCategory(y[idx]) for y in labels))
 
-# %% ../nbs/00_data.ipynb #c9e6cbdf
+# %% ../nbs/00_data.ipynb #238e73d0
 @patch
 def __iter__(self:DigitDL):
     if not all(isinstance(o, (str, Path)) for o in self.dataset.items): return (yield from TfmdDL.__iter__(self))
@@ -506,46 +549,48 @@ def __iter__(self:DigitDL):
     if self.n: yield from map(self.after_batch, self.indexed_batches())
     self.after_iter()
 
-# %% ../nbs/00_data.ipynb #912fd0cc
+# %% ../nbs/00_data.ipynb #47638901
 def stratified_splitter(
-    valid_size:int=5000, # Images for validation; no more than a fifth of all are taken
-    train_size:int=None, # Images to train on, default all that are left
+    valid_size:int=5000, # Images for validation, 0 or at least 10; no more than a fifth of all are taken
+    train_size:int=None, # Images to train on, at least 10; default all that are left
     split_seed:int=42 # Which images; not the seed of the training
 ): # Items to (training rows, validation rows)
     "Split items by the label of their folder, stratified"
     def split(files):
         labels = np.array([parent_label(f) for f in files])
         train, n_valid = np.arange(len(files)), min(valid_size, len(files)//5)
+        if valid_size and valid_size < 10: raise ValueError(f'valid_size={valid_size}: expected 0, or 10 or more')
         if n_valid: train, valid = train_test_split(train, test_size=n_valid, stratify=labels, random_state=split_seed)
         else: valid = []
-        if train_size is not None and train_size < len(train) and train_size >= 10:
-            train, _ = train_test_split(train, train_size=train_size, stratify=labels[train], random_state=split_seed)
-        elif train_size is not None and train_size != len(train):
+        if train_size in (None, len(train)): return L(sorted(train)), L(sorted(valid))
+        if not 10 <= train_size <= len(train) - 10:
             raise ValueError(f'train_size={train_size} is not possible: of {len(files)} training images {n_valid} '
-                             f'are for validation; expected 10 to {len(train)}')
+                             f'are for validation; expected 10 to {len(train) - 10}, or {len(train)}')
+        train, _ = train_test_split(train, train_size=train_size, stratify=labels[train], random_state=split_seed)
         return L(sorted(train)), L(sorted(valid))
     return split
 
-# %% ../nbs/00_data.ipynb #74d25c84
+# %% ../nbs/00_data.ipynb #86bf0d63
 mnist_stats = [0.1307], [0.3081]
 
-# %% ../nbs/00_data.ipynb #431e73fa
+# %% ../nbs/00_data.ipynb #b88eac4d
 def training_files(path): return image_files(Path(path)/'training')
 
-# %% ../nbs/00_data.ipynb #cb63804a
+# %% ../nbs/00_data.ipynb #5c7a6c3f
 @delegates(stratified_splitter)
 def mnist_block(
-    item_tfms=None, # Transforms of one image; with any of them, use fastai's own `TfmdDL`
+    item_tfms=None, # Transforms of one image; they are applied one by one, so with any of them loading is fastai's
     batch_tfms=None, # Transforms of a batch, such as augmentation, before `Normalize`
-    dl_type:type=DigitDL, # fastai's `TfmdDL` to load files the documented way
+    dl_type:type=None, # Default `DigitDL`, or fastai's `TfmdDL` if there are `item_tfms`
     **kwargs
 ) -> DataBlock: # Takes an image folder; sees only its `training` part
     "The `DataBlock` for a folder from `mnist_path`: grey images, labels from their folder, a stratified split"
     return DataBlock(blocks=(ImageBlock(PILImageBW), CategoryBlock(vocab=digits)), get_items=training_files,
-                     get_y=parent_label, splitter=stratified_splitter(**kwargs), dl_type=dl_type,
+                     get_y=parent_label, splitter=stratified_splitter(**kwargs),
+                     dl_type=dl_type or (TfmdDL if item_tfms else DigitDL),
                      item_tfms=item_tfms, batch_tfms=[*L(batch_tfms), Normalize.from_stats(*mnist_stats)])
 
-# %% ../nbs/00_data.ipynb #bbb7a4da
+# %% ../nbs/00_data.ipynb #78b5c735
 @delegates(mnist_block)
 def mnist_dls(
     source:str|Path='auto', # As `mnist_path` takes it
@@ -561,7 +606,7 @@ def mnist_dls(
     if len(dls.train): return dls
     raise ValueError(f'bs={bs} is larger than the {dls.train.n} training images: there would be no batch')
 
-# %% ../nbs/00_data.ipynb #f4fc0dec
+# %% ../nbs/00_data.ipynb #88253fda
 def mnist_test_dl(
     dls:DataLoaders, # From `mnist_dls`
     bs:int=512 # Images a batch
@@ -569,14 +614,17 @@ def mnist_test_dl(
     "The test images that belong to `dls`, for the one time that a trained model is scored"
     return dls.test_dl(image_files(dls.path/'testing'), with_labels=True, bs=bs)
 
-# %% ../nbs/00_data.ipynb #29af2e03
+# %% ../nbs/00_data.ipynb #09c6aaeb
 @patch
 def activation(self:nn.CrossEntropyLoss, x): return x.softmax(dim=1)
 
 @patch
 def decodes(self:nn.CrossEntropyLoss, x): return x.argmax(dim=1)
 
-# %% ../nbs/00_data.ipynb #65023efc
+# %% ../nbs/00_data.ipynb #6d355b2a
+nn.CrossEntropyLoss.y_int = True
+
+# %% ../nbs/00_data.ipynb #d2650cea
 def split_hash(
     folder:str|Path # One split's folder
 ) -> str: # SHA-256 in hex
@@ -586,21 +634,22 @@ def split_hash(
                   for f, o in zip(index, images.numpy()))
     return hashlib.sha256(b''.join(rows)).hexdigest()
 
-# %% ../nbs/00_data.ipynb #07b078ab
+# %% ../nbs/00_data.ipynb #d422adfa
 mnist_hash = dict(training='a15eafe1132a676163f4fd830acee4e3351a692193d77b1551df92b1c92c8f3e',
                   testing='5fb29406ad061e9a9ac07315f28cb2ccb206ceecbd6bbd34b7341a7fe4c224ee')
 
-# %% ../nbs/00_data.ipynb #fbd62d58
+# %% ../nbs/00_data.ipynb #49772127
 def dataset_name(
     path:Path, # An image folder
     hashes:dict # split -> `split_hash`
 ) -> str: # `MNIST` or something that cannot be taken for it
-    "What to call a data set beside a number: `MNIST` if and only if every split of `hashes` is MNIST's"
-    if all(mnist_hash[split] == h for split, h in hashes.items()): return 'MNIST'
-    info = path/'dataset.json'
-    return f"{json.loads(info.read_text())['name'] if info.exists() else path.name} (not MNIST)"
+    "What to call a data set beside a number: `MNIST` if and only if both its splits are MNIST's"
+    if hashes and all(mnist_hash[split] == h for split, h in hashes.items()):
+        return 'MNIST' if set(hashes) == set(mnist_hash) else f"MNIST {' '.join(hashes)} images"
+    ours = fastai_path('data')/'mnist_fastai' in path.parents  # what others write in a folder, we do not repeat
+    return f"{json.loads((path/'dataset.json').read_text())['name'] if ours else path.name} (not MNIST)"
 
-# %% ../nbs/00_data.ipynb #4d14a7f3
+# %% ../nbs/00_data.ipynb #882b7d05
 def describe(
     path:str|Path, # An image folder
     splits:tuple=('training', 'testing') # Which of its parts to look at

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['mnist_learner', 'find_lr', 'EpochLog']
 
-# %% ../nbs/03_learner.ipynb #ab7de913
+# %% ../nbs/03_learner.ipynb #ba231943
 import csv, time
 from contextlib import contextmanager
 from copy import deepcopy
@@ -20,9 +20,10 @@ from fastai.interpret import ClassificationInterpretation, Interpretation
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import get_random_states, set_random_states
-from fastcore.all import L, atomic_save, delegates, patch
+from fastcore.all import L, delegates, patch
 from torch import nn
 
+from .data import whole_file
 from .models import archs
 
 # %% ../nbs/03_learner.ipynb #56adcc2d
@@ -77,13 +78,13 @@ def same_randomness(
         set_random_states(**states)
         for dl, order in zip(dls, orders): dl.rng.setstate(order)
 
-# %% ../nbs/03_learner.ipynb #cfa5d618
+# %% ../nbs/03_learner.ipynb #ef5efb40
 def find_lr(
     learn:Learner, # Stays as it is
     plot:str|Path=None, # A PNG to write, besides showing the plot
     num_it:int=100, # Batches to try
     suggest_funcs:tuple=(SuggestionMethod.Valley, SuggestionMethod.Slide), # As `Learner.lr_find` takes them
-    **kwargs # To `Learner.lr_find`
+    **kwargs # `start_lr`, `end_lr` and `stop_div` of `Learner.lr_find`
 ) -> tuple: # fastai's named tuple of suggested learning rates
     "fastai's learning-rate finder on a copy of `learn`; `ValueError` if it sees too few batches to tell"
     if not len(learn.dls.train): raise ValueError('there is no training batch: take a smaller bs or more images')
@@ -91,15 +92,15 @@ def find_lr(
         probe = deepcopy(learn, {id(learn.dls): learn.dls})
         probe.path, probe.model_dir = Path(tmp), 'models'
         try: found = probe.lr_find(num_it=num_it, suggest_funcs=suggest_funcs, **kwargs)
-        except (IndexError, RuntimeError, ValueError):
-            if (n := len(getattr(probe.recorder, 'lrs', []))) > 30: raise
+        except (IndexError, RuntimeError, ValueError) as e:
+            if not 0 < (n := len(getattr(probe.recorder, 'lrs', []))) <= 30: raise  # something else is wrong
             raise ValueError(f'the finder saw {n} batches before it ended or the loss diverged, too few to suggest a '
-                             f'rate: expected more than 30. Try num_it=100 or more, or a smaller start_lr') from None
+                             f'rate: expected more than 30. Try num_it=100 or more, or a smaller start_lr') from e
     if plot:
-        with atomic_save(plot) as f: plt.gcf().savefig(f, format='png', bbox_inches='tight')
+        with whole_file(plot) as f: plt.gcf().savefig(f, format='png', bbox_inches='tight')
     return found
 
-# %% ../nbs/03_learner.ipynb #0a54f15f
+# %% ../nbs/03_learner.ipynb #8853415b
 class EpochLog(Callback):
     "Keep what the `Recorder` says of each epoch: as `rows`, in a CSV file, and as a line where nobody sees a bar"
     order = 55  # after Recorder, before ProgressCallback
@@ -122,6 +123,6 @@ class EpochLog(Callback):
         return f"epoch {row['epoch']}/{self.n_epoch}  {text}  {row['seconds']:.1f} s"
 
     def write(self):
-        with atomic_save(self.file, 'w', newline='') as f:
+        with whole_file(self.file, 'w', newline='') as f:
             (writer := csv.DictWriter(f, self.rows[0])).writeheader()
             writer.writerows(self.rows)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['train', 'summary', 'find_run', 'load_run']
 
-# %% ../nbs/05_runs.ipynb #a5a199b7
-import json, os, platform, subprocess, sys, time, warnings
+# %% ../nbs/05_runs.ipynb #b8d8e928
+import json, math, os, platform, re, subprocess, sys, time, warnings
 from contextlib import nullcontext
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,23 +18,23 @@ from fastai.callback.schedule import fit_one_cycle  # noqa: F401  patches Learne
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 from fastai.torch_core import set_seed
-from fastcore.all import AttrDict, atomic_save
+from fastcore.all import AttrDict
 from scipy.stats import binomtest
 
 import mnist_fastai
 from mnist_fastai.data import (
-    dataset_name, decoded, describe, live, mnist_dls, mnist_path, mnist_test_dl, split_hash
+    dataset_name, decoded, describe, live, mnist_dls, mnist_path, mnist_test_dl, split_hash, whole_file
 )
 from .learner import EpochLog, build_model, mnist_learner
 from .models import n_params
 
-# %% ../nbs/05_runs.ipynb #21bbf04b
+# %% ../nbs/05_runs.ipynb #bd1bef24
 def write_json(
     file:Path, # Where to
     content:dict # What
 ):
     "Write `content` as JSON, whole or not at all"
-    with atomic_save(file, 'w', encoding='utf-8') as f: json.dump(content, f, indent=2); f.write('\n')
+    with whole_file(file, 'w', encoding='utf-8') as f: f.write(json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 # %% ../nbs/05_runs.ipynb #438d7e3e
 def read_json(file:Path) -> dict: return json.loads(Path(file).read_text(encoding='utf-8'))
@@ -112,14 +112,14 @@ def score(
     with learn.no_bar(): probs, targs = learn.get_preds(dl=dl)
     return share(int((probs.argmax(1) == targs).sum()), len(targs)), probs, targs
 
-# %% ../nbs/05_runs.ipynb #cd13a6a7
+# %% ../nbs/05_runs.ipynb #1900908b
 def save_plot(
     file:Path, # A PNG
     fig=None # Default: the current figure
 ):
     "Write a figure, whole or not at all, and close it"
     fig = fig or plt.gcf()
-    with atomic_save(file) as f: fig.savefig(f, format='png', bbox_inches='tight', dpi=100)
+    with whole_file(file) as f: fig.savefig(f, format='png', bbox_inches='tight', dpi=100)
     plt.close(fig)
 
 # %% ../nbs/05_runs.ipynb #fe21ac2e
@@ -166,13 +166,15 @@ def plot_predictions(
     fig.tight_layout()
     return fig
 
-# %% ../nbs/05_runs.ipynb #864fa584
+# %% ../nbs/05_runs.ipynb #5367ef80
 def check_numbers(
-    **numbers # name -> (value, smallest that is possible)
+    **numbers # name -> (value, smallest that is possible), or a third: where it must stay below
 ):
-    "`ValueError` for the first number that is too small, or is none"
-    for name, (value, low) in numbers.items():
-        if not value >= low: raise ValueError(f'{name}={value} is not possible: expected {low} or more')
+    "`ValueError` for the first number that is out of its range, or is none"
+    for name, (value, low, *high) in numbers.items():
+        if low <= value < (high[0] if high else float('inf')): continue
+        top = f', below {high[0]}' if high else ''
+        raise ValueError(f'{name}={value} is not possible: expected {low} or more{top}')
 
 # %% ../nbs/05_runs.ipynb #fed1d0af
 class Stopwatch:
@@ -182,7 +184,16 @@ class Stopwatch:
         now = time.perf_counter()
         self.seconds[name], self.last = round(now - self.last, 3), now
 
-# %% ../nbs/05_runs.ipynb #b2594f2f
+# %% ../nbs/05_runs.ipynb #f46c0f29
+def same_tomorrow(
+    data:str|Path, # As `mnist_path` takes it
+    path:Path # What `mnist_path` made of it
+) -> str: # `mnist`, `digits` or an absolute path
+    "A source that means the same on another day and in another folder"
+    if data == 'auto': return 'digits' if path.name == 'digits' else 'mnist'
+    return data if data in ('mnist', 'digits') else str(Path(data).expanduser().resolve())
+
+# %% ../nbs/05_runs.ipynb #09a52423
 def seeded_dls(
     path:Path, # An image folder
     seed:int, # Of all random numbers
@@ -195,7 +206,7 @@ def seeded_dls(
     for dl in dls: dl.store()
     return dls
 
-# %% ../nbs/05_runs.ipynb #5d01bf85
+# %% ../nbs/05_runs.ipynb #72975354
 def fit(
     learn:Learner, # Untrained; its path is the run directory
     epochs:int, # Passes over the training images
@@ -206,9 +217,10 @@ def fit(
     log = EpochLog(learn.path/'history.csv', lines=not live())
     with nullcontext() if live() else learn.no_bar(), nullcontext() if live() else learn.no_logging():
         learn.fit_one_cycle(epochs, lr, wd=wd, cbs=log)
-    return log.rows
+    if math.isfinite(log.rows[-1]['train_loss']): return log.rows
+    raise ValueError(f"the training diverged, its loss is {log.rows[-1]['train_loss']}: try a smaller lr than {lr}")
 
-# %% ../nbs/05_runs.ipynb #0fd4e906
+# %% ../nbs/05_runs.ipynb #cd0708af
 def export(
     learn:Learner, # Trained; its path is the run directory
     name:str='learner.pkl' # The file in it
@@ -217,21 +229,20 @@ def export(
     learn.export(f'.{name}')
     (learn.path/f'.{name}').rename(learn.path/name)
 
-# %% ../nbs/05_runs.ipynb #6850b1bb
+# %% ../nbs/05_runs.ipynb #7c252925
 def evaluate(
     learn:Learner, # Trained; its path is the run directory
-    name:str # The data set's name as far as the training images tell
+    training_hash:str # `split_hash` of its training images
 ) -> dict: # name of the data set, and the accuracy on its validation and test images
     "Score a trained learner, the test set for the first and only time, and draw `predictions.png`"
     valid, *_ = score(learn, learn.dls.valid)
-    testing = learn.dls.path/'testing'
-    dl = mnist_test_dl(learn.dls)
+    path, dl = learn.dls.path, mnist_test_dl(learn.dls)
     test, probs, targs = score(learn, dl)
-    if name == 'MNIST': name = dataset_name(learn.dls.path, dict(testing=split_hash(testing)))
+    name = dataset_name(path, dict(training=training_hash, testing=split_hash(path/'testing')))
     save_plot(learn.path/'predictions.png', plot_predictions(dl, probs, targs, f'{name} test digits'))
     return dict(dataset=name, valid=valid, test=test)
 
-# %% ../nbs/05_runs.ipynb #cbb0d236
+# %% ../nbs/05_runs.ipynb #5d61e2d0
 def train(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
@@ -248,11 +259,11 @@ def train(
     "Train one network with fastai's one-cycle schedule, score it once on the test set, and write all of it down"
     config = {k: v for k, v in locals().items() if k != 'out'}
     check_numbers(epochs=(epochs, 1), bs=(bs, 1), lr=(lr, 1e-9), wd=(wd, 0), valid_size=(valid_size, 10),
-                  seed=(seed, 0))
+                  seed=(seed, 0, 2**32), split_seed=(split_seed, 0, 2**32))
     build_model(arch)  # an unknown name shows before anything is done
     return run_config(config, out)
 
-# %% ../nbs/05_runs.ipynb #4e5813e3
+# %% ../nbs/05_runs.ipynb #6ebcc36f
 def run_config(
     config:dict, # The parameters of `train`, checked
     out:str=None # The run directory
@@ -260,26 +271,26 @@ def run_config(
     "Do and record what `train` was asked for"
     watch, c = Stopwatch(), AttrDict(config)
     path = mnist_path(c.data)
-    if c.data == 'auto': c.data = 'digits' if path.name == 'digits' else 'mnist'
+    c.data = same_tomorrow(c.data, path)
     dls = seeded_dls(path, c.seed, bs=c.bs, train_size=c.train_size, valid_size=c.valid_size, split_seed=c.split_seed)
     info = describe(path, ('training',))
     watch.lap('data')
-    run = new_run(out, f"{c.arch}-{info['name'].split()[0]}".lower())
+    run = new_run(out, re.sub(r'\W+', '-', f"{c.arch}-{info['name']}".lower()).strip('-'))
     learn = mnist_learner(dls, c.arch, path=run)
     write_json(run/'config.json', dict(c))
     write_json(run/'environment.json', dict(data=info, **environment()))
     watch.lap('setup')
     rows = fit(learn, c.epochs, c.lr, c.wd)
     watch.lap('training')
-    plot_training(learn, rows, run, f"{info['name']}, {c.arch}")
-    metrics = evaluate(learn, info['name'])
     export(learn)
+    plot_training(learn, rows, run, f"{info['name']}, {c.arch}")
+    metrics = evaluate(learn, info['training']['sha256'])
     watch.lap('evaluation')
     metrics.update(parameters=n_params(learn.model), seconds=watch.seconds)
     write_json(run/'metrics.json', metrics)
     return AttrDict(path=run, config=dict(c), metrics=metrics, learn=learn)
 
-# %% ../nbs/05_runs.ipynb #25736a49
+# %% ../nbs/05_runs.ipynb #96562c48
 def summary(
     run:AttrDict # From `train`
 ) -> str: # Some lines
@@ -294,25 +305,31 @@ def summary(
             f"files          {run.path}/: {files}\n"
             f"next           mnist-predict IMAGE --model {run.path}")
 
-# %% ../nbs/05_runs.ipynb #3e5cc697
+# %% ../nbs/05_runs.ipynb #a435542b
 def find_run(
     run:str|Path=None, # A run directory, default the newest finished one
     folder:str|Path='runs' # Where to look for the newest
 ) -> Path: # The run directory
     "A finished run: the one that is named, or the newest"
     if run is not None:
-        if not (Path(run)/'learner.pkl').is_file():
-            raise FileNotFoundError(f"'{run}' is no finished run: expected a folder with learner.pkl")
-        return Path(run)
+        path = Path(run).expanduser()
+        if path.name == 'learner.pkl': path = path.parent
+        if (path/'learner.pkl').is_file(): return path
+        raise FileNotFoundError(f"'{run}' is no finished run: expected a folder with learner.pkl")
     runs = [o.parent for o in Path(folder).glob('*/metrics.json') if (o.parent/'learner.pkl').is_file()]
     if not runs: raise FileNotFoundError(f"there is no finished run in '{folder}': train one first, or name one")
     return max(runs, key=lambda o: (o/'metrics.json').stat().st_mtime)
 
-# %% ../nbs/05_runs.ipynb #b2c131be
+# %% ../nbs/05_runs.ipynb #2d922cac
 def load_run(
     run:str|Path=None # As `find_run` takes it
 ) -> Learner: # On the CPU, ready for `predict`
     "The exported learner of a run. A `.pkl` is code: load only your own"
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        return load_learner(find_run(run)/'learner.pkl')
+    file = find_run(run)/'learner.pkl'
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            learn = load_learner(file)
+    except Exception as e: raise ValueError(f'{file} cannot be loaded, it is damaged or no learner: {e}') from e
+    if isinstance(learn, Learner): return learn
+    raise ValueError(f'{file} holds a {type(learn).__name__}; expected a Learner from `learn.export`')

@@ -33,10 +33,10 @@ def pytest_collection_modifyitems(items):
 offline = dict.fromkeys(('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'), 'http://127.0.0.1:9')
 
 
-def run_command(*args, cwd, **env):
+def run_command(*args, cwd, prefix=(), **env):
     "Run a command of the package, or a piece of Python, in a process of its own"
     exe = [sys.executable, '-c'] if args[0] == 'python' else [str(Path(sys.executable).parent/args[0])]
-    return subprocess.run([*exe, *map(str, args[1:])], cwd=cwd, env={**os.environ, **env}, text=True,
+    return subprocess.run([*prefix, *exe, *map(str, args[1:])], cwd=cwd, env={**os.environ, **env}, text=True,
                           capture_output=True, timeout=300, stdin=subprocess.DEVNULL)
 
 

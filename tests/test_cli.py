@@ -2,9 +2,10 @@
 import inspect
 import os
 import re
+import shutil
 
 import pytest
-from conftest import offline
+from conftest import offline, run_command
 from PIL import Image
 
 from mnist_fastai import cli
@@ -85,6 +86,8 @@ mistakes = {
     'a folder of things': (['mnist-train', '--data', 'folder'], "has no folder 'training'"),
     'a word for epochs':  (['mnist-train', '--epochs', 'many'], 'invalid int value'),
     'no epochs':          (['mnist-train', '--data', 'digits', '--epochs', '0'], 'epochs=0 is not possible'),
+    'an infinite rate':   (['mnist-train', '--data', 'digits', '--lr', 'inf'], 'lr=inf is not possible'),
+    'no threads':         (['mnist-bench', '--data', 'digits', '--threads', '0'], 'threads=0 is not possible'),
     'unknown option':     (['mnist-train', '--epoch-count', '3'], 'unrecognized arguments'),
     'unknown network':    (['mnist-train', '--data', 'digits', '--arch', 'vgg'], "there is no network 'vgg'"),
     'a run inside a file': (['mnist-train', '--data', 'digits', '--epochs', '1', '--out', 'note.txt/run'], 'note.txt'),
@@ -117,8 +120,15 @@ def test_a_mistake_is_one_clear_line_and_leaves_nothing(name, sh, tmp_path, trai
     assert sorted(tmp_path.rglob('*')) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
-def test_no_write_permission_is_one_clear_line(sh, tmp_path):
+@pytest.mark.parametrize('where', ['runs', 'home'])
+def test_no_write_permission_is_one_clear_line(where, tmp_path):
     (tmp_path/'locked').mkdir(mode=0o500)
-    done = sh('mnist-train', '--data', 'digits', '--epochs', 1, cwd=tmp_path/'locked')
+    locked_home = dict(FASTAI_HOME=str(tmp_path/'locked'/'x')) if where == 'home' else {}
+    cwd = tmp_path/'locked' if where == 'runs' else tmp_path
+    prefix = []
+    if os.geteuid() == 0:  # root may write anywhere, unless it gives that up
+        if not (setpriv := shutil.which('setpriv')): pytest.skip('run as root, and there is no setpriv')
+        drop = '-dac_override,-dac_read_search,-fowner'
+        prefix = [setpriv, f'--bounding-set={drop}', f'--inh-caps={drop}']
+    done = run_command('mnist-train', '--data', 'digits', '--epochs', 1, cwd=cwd, prefix=prefix, **locked_home)
     assert done.returncode == 1 and done.stderr.count('\n') == 1 and 'no permission' in done.stderr

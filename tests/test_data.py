@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import io
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from conftest import offline
 from fastai.data.core import DataLoaders
 from fastai.data.external import fastai_path
+from fastai.vision.augment import Resize
 from fastai.vision.core import PILImageBW
 from PIL import Image
 
@@ -103,7 +105,7 @@ def test_a_good_archive_and_a_good_csv_are_imported(tmp_path):
     (tmp_path/'train.csv').write_text(csv_text())
     path = d.mnist_path(tmp_path/'train.csv')
     assert len(d.image_files(path/'training')) + len(d.image_files(path/'testing')) == 80
-    assert d.dataset_name(path, {}) != d.dataset_name(path, dict(training='x')) == 'train (not MNIST)'
+    assert d.dataset_name(path, {}) == d.dataset_name(path, dict(training='x')) == 'train (not MNIST)'
 
 
 bad_files = {
@@ -117,6 +119,7 @@ bad_files = {
     'a class missing':   ('a.tgz', tar_of({k: v for k, v in good.items() if '/7/' not in k}), 'no images of digit 7'),
     'a corrupt image':   ('a.tgz', tar_of({**good, 'training/0/2.png': b'hello'}), '0/2.png is not a readable image'),
     'a large image':     ('a.tgz', tar_of({**good, 'training/0/2.png': png(size=(99, 28))}), '0/2.png is 99x28 pixels'),
+    'two of a name':     ('a.tgz', tar_of({**good, 'b/training/0/1.png': png()}), 'two images called training/0/1'),
     'truncated archive': ('a.tgz', tar_of(good)[:300], 'not a whole archive'),
     'no archive':        ('a.tgz', b'hello', 'not a whole archive'),
     'missing column':    ('t.csv', csv_text(header=','.join(f'pixel{i}' for i in range(785))).encode(), 'Kaggle'),
@@ -124,6 +127,8 @@ bad_files = {
     'pixel of 1.5':      ('t.csv', csv_text(value='1.5').encode(), 'line 7: pixel783 is 1.5'),
     'word for a pixel':  ('t.csv', csv_text(value='dark').encode(), 'line 7: pixel783 is dark'),
     'truncated line':    ('t.csv', csv_text().encode() + b'3,0,0\n', 'line 82: pixel2 is nan'),
+    'a blank line':      ('t.csv', csv_text().encode() + b'\n3', 'line 82: label is nan'),
+    'longer lines':      ('t.csv', csv_text().replace('\n', ',0\n').replace('783,0', '783').encode(), 'not a CSV'),
     'empty csv':         ('t.csv', b'', 'not a CSV'),
     'binary csv':        ('t.csv', b'\xff\xfe\x00', 'not a CSV'),
 }
@@ -145,7 +150,9 @@ bad_idx = {
     'wrong magic':    (b'\x89PNG' + bytes(100), np.arange(20) % 10, 'not a whole IDX file'),
     'claims too much': (bytes([0, 0, 8, 3]) + b'\xff'*12, np.arange(20) % 10, 'it claims a shape'),
     'wrong size':     (idx_bytes(np.zeros((20, 27, 28))), np.arange(20) % 10, 'expected n x 28 x 28'),
-    'count mismatch': (idx_bytes(np.zeros((20, 28, 28))), np.arange(19) % 10, 'for 19 labels'),
+    'count mismatch': (idx_bytes(np.zeros((20, 28, 28))), np.arange(19) % 10, 'for labels of shape'),
+    '255 dimensions': (b'\0\0\x08\xff' + bytes(2000), np.arange(20) % 10, 'claims 255 dimensions'),
+    'flat labels':    (idx_bytes(np.zeros((20, 28, 28))), np.zeros((20, 1)), 'labels of shape'),
     'three bytes':    (b'\0\0\x08', np.arange(20) % 10, 'not a whole IDX file'),
     'label 11':       (idx_bytes(np.zeros((20, 28, 28))), np.arange(20) % 12, 'not a digit'),
 }
@@ -178,6 +185,13 @@ def test_folders_that_are_no_data_are_refused(tmp_path):
     assert d.mnist_path(tmp_path) == tmp_path
     (tmp_path/'training'/'10').mkdir()
     with pytest.raises(ValueError, match="'10', which is no digit"): d.mnist_path(tmp_path)
+
+
+def test_digits_that_lost_files_are_written_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(d, 'fastai_path', lambda _: tmp_path)
+    whole = d.split_hash(d.digits_path()/'testing')
+    d.image_files(d.digits_path()/'testing')[0].unlink()
+    assert d.split_hash(d.digits_path()/'testing') == whole
 
 
 # --- no network
@@ -255,6 +269,22 @@ def test_a_changed_image_is_seen(folder):
     assert fresh_hash(folder) != before
     index, images = d.decoded(folder)
     assert (images[index[file]] == 7).all()
+
+
+def test_two_images_that_change_places_are_seen(folder):
+    a, b = [next(iter((folder/digit).iterdir())) for digit in '34']
+    size = max(a.stat().st_size, b.stat().st_size)
+    for file in (a, b):  # same size, same time: an archive gives that to thousands of images
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content.ljust(size, b'\0'))
+        os.utime(file, (1, 1))
+    before, pixels = fresh_hash(folder), d.decoded(folder)[1].numpy()
+    a.rename(folder/'x')
+    b.rename(a)
+    (folder/'x').rename(b)
+    assert fresh_hash(folder) != before
+    assert sorted(map(bytes, d.decoded(folder)[1].numpy())) == sorted(map(bytes, pixels))
 
 
 @pytest.mark.parametrize('damage', [lambda b: b[:len(b)//2], lambda b: b'', lambda b: b'garbage'*1000])
@@ -355,7 +385,7 @@ def test_labels_belong_to_their_images(digits):
     for i in (0, 500, 1149):
         file = dls.train_ds.items[i]
         assert dls.vocab[labels[i]] == file.parent.name
-        assert (images[rows[i]].numpy() == np.asarray(Image.open(file))).all()
+        assert (images[rows[i]].cpu().numpy() == np.asarray(Image.open(file))).all()
 
 
 def test_it_is_a_dataloaders_in_full(digits):
@@ -374,9 +404,19 @@ def test_it_is_a_dataloaders_in_full(digits):
 
 @pytest.mark.parametrize('kwargs, message', [(dict(bs=5000), 'larger than the 1150'), (dict(bs=0), 'bs=0'),
                                              (dict(train_size=5), 'train_size=5'),
-                                             (dict(train_size=1151), 'expected 10 to 1150')])
+                                             (dict(train_size=1148), 'expected 10 to 1140, or 1150'),
+                                             (dict(valid_size=5), 'valid_size=5')])
 def test_impossible_sizes_are_refused(digits, kwargs, message):
     with pytest.raises(ValueError, match=message): d.mnist_dls(digits, **kwargs)
+
+
+def test_item_transforms_are_applied(digits):
+    assert d.mnist_dls(digits, item_tfms=Resize(14), bs=8).one_batch()[0].shape == (8, 1, 14, 14)
+
+
+def test_dataloaders_survive_a_pickle(digits):
+    dls = pickle.loads(pickle.dumps(d.mnist_dls(digits)))
+    assert dls.train.n == 1150 and dls.one_batch()[0].shape == (128, 1, 28, 28)
 
 
 # --- real MNIST

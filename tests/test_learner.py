@@ -6,6 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from fastai.callback.mixup import MixUp
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Learner
 from fastai.metrics import accuracy
@@ -107,6 +108,16 @@ def test_the_finder_works_on_a_single_batch_and_says_when_it_cannot(digits):
         assert find_lr(learn, num_it=60).valley > 0
         with pytest.raises(ValueError, match='too few to suggest'): find_lr(learn, num_it=4)
         with pytest.raises(ValueError, match='too few to suggest'): find_lr(learn, start_lr=1e4, end_lr=1e9)
+
+
+def test_the_finder_does_not_hide_what_is_wrong_with_a_model(digits):
+    learn = mnist_learner(mnist_dls(digits), nn.Linear(3, 3))
+    with learn.no_bar(), pytest.raises(RuntimeError, match='shape'): find_lr(learn)
+
+
+def test_mixup_works_with_the_plain_loss(learn):
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(6, 1e-2, cbs=MixUp())
+    assert learn.final_record[-1] > .9
 
 
 def test_the_log_has_a_row_an_epoch_also_without_validation(digits, tmp_path, capsys):

@@ -1,10 +1,13 @@
 """A run: what it writes, that it repeats itself, that it looks at the test set once, at the end."""
 import json
+import pickle
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import run_command
-from fastai.learner import load_learner
+from fastai.learner import Learner, load_learner
 
 from mnist_fastai import runs
 from mnist_fastai.data import mnist_path
@@ -15,7 +18,7 @@ weights_hash = '''
 import hashlib, warnings; warnings.simplefilter("ignore")
 from mnist_fastai.runs import train
 run = train("digits", epochs=2, bs=64, seed={seed}, out={out!r})
-state = b"".join(p.numpy().tobytes() for p in run.learn.model.state_dict().values())
+state = b"".join(p.cpu().numpy().tobytes() for p in run.learn.model.state_dict().values())
 print(hashlib.sha256(state).hexdigest(), run.metrics["valid"], run.metrics["test"])
 '''
 
@@ -23,6 +26,7 @@ print(hashlib.sha256(state).hexdigest(), run.metrics["valid"], run.metrics["test
 def test_a_run_directory_holds_what_it_should(trained):
     run, _ = trained
     assert {o.name for o in run.iterdir()} == files
+    assert all(o.stat().st_mode & 0o444 == 0o444 for o in run.iterdir())  # as the umask of most people says
     metrics, env = runs.read_json(run/'metrics.json'), runs.read_json(run/'environment.json')
     assert metrics['dataset'] == env['data']['name'] == 'digits (not MNIST)'
     assert metrics['test']['n'] == 360 and metrics['valid']['n'] == 287
@@ -88,7 +92,7 @@ def test_the_exported_learner_needs_nothing_but_the_package(trained, tmp_path):
     run, _ = trained
     code = f'''
 import warnings; warnings.simplefilter("ignore")
-from fastai.learner import load_learner
+from fastai.learner import Learner, load_learner
 learn = load_learner({str(run/'learner.pkl')!r})
 with learn.no_bar(): label, index, probs = learn.predict({str(mnist_path('digits')/'testing'/'4'/'246.png')!r})
 print(label, round(float(probs.sum()), 4), len(learn.dls.train_ds))
@@ -117,12 +121,42 @@ def test_a_half_finished_run_is_not_the_newest(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match='no finished run'): runs.find_run(run.parent/'zzz')
 
 
-@pytest.mark.parametrize('kwargs', [dict(epochs=0), dict(bs=-1), dict(lr=0.), dict(lr=float('nan')), dict(wd=-1.),
-                                    dict(valid_size=0), dict(seed=-1), dict(arch='lenet'), dict(train_size=1)])
+@pytest.mark.parametrize('kwargs', [dict(epochs=0), dict(bs=-1), dict(lr=0.), dict(lr=float('nan')),
+                                    dict(lr=float('inf')), dict(wd=-1.), dict(valid_size=0), dict(seed=-1),
+                                    dict(seed=2**64), dict(split_seed=-1), dict(arch='lenet'), dict(train_size=1)])
 def test_a_wrong_value_is_refused_before_anything_is_written(kwargs, digits, tmp_path):
     with pytest.raises(ValueError, match=next(iter(kwargs)).replace('arch', 'network')):
         runs.train('digits', out=tmp_path/'run', **kwargs)
     assert not (tmp_path/'run').exists()
+
+
+def test_a_training_that_diverges_is_an_error_and_no_result(digits, tmp_path):
+    with pytest.raises(ValueError, match='diverged.*try a smaller lr'):
+        runs.train('digits', epochs=1, bs=64, lr=1e12, out=tmp_path/'run')
+    assert not (tmp_path/'run'/'metrics.json').exists() and not (tmp_path/'run'/'learner.pkl').exists()
+
+
+def test_a_bad_test_image_does_not_cost_the_training(digits, tmp_path):
+    shutil.copytree(digits, tmp_path/'mine')
+    next((tmp_path/'mine'/'testing'/'3').iterdir()).write_bytes(b'no image')
+    with pytest.raises(ValueError, match='not a readable image'):
+        runs.train(tmp_path/'mine', epochs=1, bs=64, out=tmp_path/'run')
+    assert isinstance(runs.load_run(tmp_path/'run'), Learner)
+
+
+def test_a_name_inside_a_folder_of_somebodys_is_not_believed(digits, tmp_path, monkeypatch):
+    shutil.copytree(digits, tmp_path/'mine')
+    (tmp_path/'mine'/'dataset.json').write_text(json.dumps(dict(name='../../../evil MNIST')))
+    monkeypatch.chdir(tmp_path)
+    run = runs.train('mine', epochs=1, bs=64)
+    assert run.metrics['dataset'] == 'mine (not MNIST)' and run.path.parent == Path('runs')
+    assert run.config['data'] == str(tmp_path/'mine')  # repeats from any folder
+
+
+@pytest.mark.parametrize('content', [b'', b'hello', pickle.dumps({})])
+def test_a_damaged_learner_is_one_clear_error(content, tmp_path):
+    (tmp_path/'learner.pkl').write_bytes(content)
+    with pytest.raises(ValueError, match='learner.pkl (cannot be loaded|holds a)'): runs.load_run(tmp_path)
 
 
 def test_nothing_is_overwritten(trained):
