@@ -28,10 +28,11 @@ from PIL import Image, UnidentifiedImageError
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-# %% ../nbs/00_data.ipynb #1e216b36
+# %% ../nbs/00_data.ipynb #31decaaf
 def list_images(
-    folder:str|Path # One split: a folder of digit folders, such as `training`
-) -> list: # Of (digit folder, file name, and what changes with the file: bytes, modification, change, inode), sorted
+    folder:str|Path, # One split: a folder of digit folders, such as `training`
+    state:bool=False # Also say what changes when a file does: bytes, times of modification and change, inode
+) -> list: # Of (digit folder, file name) or (digit folder, file name, state), sorted
     "Every image file one level below `folder`, in an order that does not depend on the machine"
     rows = []
     for digit in sorted(os.listdir(folder)):
@@ -39,16 +40,16 @@ def list_images(
         with os.scandir(os.path.join(folder, digit)) as entries:
             for e in entries:
                 if e.name[0] == '.' or os.path.splitext(e.name)[1].lower() not in image_extensions: continue
-                s = e.stat()
-                rows.append((digit, e.name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino))
+                row, s = (digit, e.name), e.stat() if state else None
+                rows.append((*row, (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)) if state else row)
     return sorted(rows)
 
-# %% ../nbs/00_data.ipynb #f811971c
+# %% ../nbs/00_data.ipynb #6c39ec2c
 def image_files(
     folder:str|Path # One split: a folder of digit folders, such as `training`
 ) -> L: # Of `Path`
     "The image files of one split, sorted by name"
-    return L(Path(f'{folder}/{digit}/{name}') for digit, name, *_ in list_images(folder))
+    return L(Path(f'{folder}/{digit}/{name}') for digit, name in list_images(folder))
 
 # %% ../nbs/00_data.ipynb #15a2dd0c
 digits = [str(i) for i in range(10)]
@@ -433,10 +434,10 @@ def decode_images(
         out[i*1000:i*1000 + len(chunk)] = chunk
     return out
 
-# %% ../nbs/00_data.ipynb #a79da2e9
+# %% ../nbs/00_data.ipynb #d91cd62e
 def cache_file(
     folder:Path, # One split's folder
-    rows:list # What `list_images` says of it
+    rows:list # What `list_images` says of it and of the state of its files
 ) -> Path: # Where its pixels are kept; the name changes when a file does
     "The cache for the images in `folder`: named after the place and the state of every file"
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
@@ -474,12 +475,12 @@ def _decoded(folder, rows):
     if images is None: save_cache(file, images := decode_images([f'{folder}/{d}/{n}' for d, n, *_ in rows]))
     return {Path(f'{folder}/{d}/{n}'): i for i, (d, n, *_) in enumerate(rows)}, images
 
-# %% ../nbs/00_data.ipynb #44f70a98
+# %% ../nbs/00_data.ipynb #54827ad8
 def decoded(
     folder:str|Path # One split's folder
 ) -> tuple: # ({file: row}, `uint8` tensor n x 28 x 28)
     "All images of one split, from the cache if the files have not changed"
-    return _decoded(Path(folder), tuple(list_images(folder)))
+    return _decoded(Path(folder), tuple(list_images(folder, state=True)))
 
 # %% ../nbs/00_data.ipynb #06f1c385
 def pixel_rows(
@@ -517,13 +518,13 @@ class DigitDL(TfmdDL):
         order = torch.randperm(len(idxs), generator=torch.Generator().manual_seed(self.rng.getrandbits(63)))
         return [idxs[i] for i in order.tolist()]
 
-# %% ../nbs/00_data.ipynb #abfb916b
+# %% ../nbs/00_data.ipynb #ca3c33e9
 @patch
 def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n, list of `int64` labels n)
     "The whole data set as tensors on the device, made at the first call"
     device = torch.device(self.device or 'cpu')
     if self._store is None or self._store[0].device.type != device.type:
-        files = [Path(o) for o in self.dataset.items]
+        files = [o if isinstance(o, Path) else Path(o) for o in self.dataset.items]
         images, rows = pixel_rows(files)
         if device.type != 'cpu': images, rows = images[rows], torch.arange(len(rows))
         labels = [folder_labels(files, tl.tfms) for tl in self.dataset.tls[1:]]

@@ -263,19 +263,19 @@ def train(
     build_model(arch)  # an unknown name shows before anything is done
     return run_config(config, out)
 
-# %% ../nbs/05_runs.ipynb #6ebcc36f
+# %% ../nbs/05_runs.ipynb #53c66b5f
 def run_config(
     config:dict, # The parameters of `train`, checked
     out:str=None # The run directory
 ) -> AttrDict: # path, config, metrics and learn
     "Do and record what `train` was asked for"
-    watch, c = Stopwatch(), AttrDict(config)
-    path = mnist_path(c.data)
+    watch, c, path = Stopwatch(), AttrDict(config), mnist_path(config['data'])
     c.data = same_tomorrow(c.data, path)
     dls = seeded_dls(path, c.seed, bs=c.bs, train_size=c.train_size, valid_size=c.valid_size, split_seed=c.split_seed)
     info = describe(path, ('training',))
     watch.lap('data')
-    run = new_run(out, re.sub(r'\W+', '-', f"{c.arch}-{info['name']}".lower()).strip('-'))
+    name = f"{c.arch}-{info['name'].removesuffix(' training images')}"
+    run = new_run(out, re.sub(r'\W+', '-', name.lower()).strip('-'))
     learn = mnist_learner(dls, c.arch, path=run)
     write_json(run/'config.json', dict(c))
     write_json(run/'environment.json', dict(data=info, **environment()))

@@ -1,7 +1,9 @@
 """The README's code runs, and its figures are those in results/."""
+import csv
 import json
 import re
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from conftest import offline
@@ -24,6 +26,12 @@ def test_its_tables_are_the_results(name):
     result = json.loads((root/'results'/f'bench_{name}.json').read_text())
     assert result['dataset'] == 'MNIST' and result['runs'] >= 3
     assert f'<!-- bench {name} -->\n{bench_table(result)}\n' in readme
+
+
+def test_its_accuracy_is_the_mean_of_the_committed_seeds():
+    with (root/'results'/'simple_cnn_seeds.csv').open() as f:
+        accs = [float(r['test_accuracy']) for r in csv.DictReader(f) if r['dataset'] == 'MNIST']
+    assert len(accs) == 5 and f'**{100*mean(accs):.2f}% ± {100*stdev(accs):.2f}**' in readme
 
 
 def test_every_file_it_links_to_is_there():
