@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bench', 'bench_table']
 
-# %% ../nbs/11_bench.ipynb #c2535e7a
+# %% ../nbs/11_bench.ipynb #4a6e8d3c
 import statistics, time
 from contextlib import redirect_stdout
 from functools import partial
@@ -24,7 +24,7 @@ from fastai.vision.data import ImageBlock
 from torch import nn
 from torch.nn import functional as F
 
-from .data import dataset_name, mnist_dls, mnist_path, mnist_stats, split_hash, stratified_splitter
+from .data import describe, mnist_dls, mnist_path, mnist_stats, stratified_splitter
 from .learner import build_model
 from .runs import check_numbers, environment
 
@@ -118,7 +118,7 @@ def time_all(
     if len(work) > 1: raise RuntimeError(f'not the same work: (trained, validated) images were {work}')
     return seconds
 
-# %% ../nbs/11_bench.ipynb #519e44e2
+# %% ../nbs/11_bench.ipynb #a6cc7ac7
 def bench(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
@@ -132,7 +132,7 @@ def bench(
     check_numbers(bs=(bs, 1), epochs=(epochs, 1), runs=(runs, 1), threads=(threads, 1, 1025))
     torch.set_num_threads(threads)
     path = mnist_path(data)
-    name = dataset_name(path, {s: split_hash(path/s) for s in ('training', 'testing')})
+    name = describe(path)['name']
     seconds = time_all(contenders(path, bs, epochs), arch, runs)
     times = {k: [o/epochs for o in v] for k, v in seconds.items()}
     bare = statistics.median(times['bare PyTorch loop'])

@@ -6,10 +6,11 @@
 __all__ = ['mnist_stats', 'image_files', 'mnist_path', 'DigitDL', 'stratified_splitter', 'mnist_block', 'mnist_dls',
            'mnist_test_dl', 'describe']
 
-# %% ../nbs/00_data.ipynb #9918bb74
+# %% ../nbs/00_data.ipynb #09f3fd99
 import gzip, hashlib, io, json, math, os, re, shutil, sys, tarfile, tempfile, threading, warnings, zlib
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,10 @@ from PIL import Image, UnidentifiedImageError
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-# %% ../nbs/00_data.ipynb #31decaaf
+# %% ../nbs/00_data.ipynb #de05ccf1
 def list_images(
-    folder:str|Path, # One split: a folder of digit folders, such as `training`
-    state:bool=False # Also say what changes when a file does: bytes, times of modification and change, inode
-) -> list: # Of (digit folder, file name) or (digit folder, file name, state), sorted
+    folder:str|Path # One split: a folder of digit folders, such as `training`
+) -> list: # Of (digit folder, file name), sorted
     "Every image file one level below `folder`, in an order that does not depend on the machine"
     rows = []
     for digit in sorted(os.listdir(folder)):
@@ -40,8 +40,7 @@ def list_images(
         with os.scandir(os.path.join(folder, digit)) as entries:
             for e in entries:
                 if e.name[0] == '.' or os.path.splitext(e.name)[1].lower() not in image_extensions: continue
-                row, s = (digit, e.name), e.stat() if state else None
-                rows.append((*row, (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)) if state else row)
+                rows.append((digit, e.name))
     return sorted(rows)
 
 # %% ../nbs/00_data.ipynb #6c39ec2c
@@ -51,17 +50,18 @@ def image_files(
     "The image files of one split, sorted by name"
     return L(Path(f'{folder}/{digit}/{name}') for digit, name in list_images(folder))
 
-# %% ../nbs/00_data.ipynb #15a2dd0c
+# %% ../nbs/00_data.ipynb #f5cf9b9c
 digits = [str(i) for i in range(10)]
+split_names = 'training', 'testing'
 
-# %% ../nbs/00_data.ipynb #97a379ac
+# %% ../nbs/00_data.ipynb #07fa3421
 def check_folder(
     path:str|Path # A folder that should hold `training/<digit>` and `testing/<digit>`
 ) -> Path: # The same, as a `Path`
     "Check that `path` holds images of all ten digits in both splits; `ValueError` if not"
     path = Path(path)
     layout = 'expected training/<digit>/*.png and testing/<digit>/*.png with the digits 0 to 9'
-    for split in ('training', 'testing'):
+    for split in split_names:
         if not (path/split).is_dir(): raise ValueError(f"{path} has no folder '{split}': {layout}")
         names = [o.name for o in (path/split).iterdir() if o.is_dir() and not o.name.startswith('.')]
         if extra := sorted(set(names) - set(digits)):
@@ -144,14 +144,14 @@ def import_splits(
         seal(tmp, name, source)
     return dest
 
-# %% ../nbs/00_data.ipynb #73c4819c
+# %% ../nbs/00_data.ipynb #c96f7ea0
 def seal(
     folder:Path, # A new folder, filled
     name:str, # What the data set is called
     source:str|Path # Where it came from
 ):
     "Write into an imported folder what it is and how many images it has"
-    images = {split: len(list_images(folder/split)) for split in ('training', 'testing')}
+    images = {split: len(list_images(folder/split)) for split in split_names}
     (folder/'dataset.json').write_text(json.dumps(dict(name=name, source=str(source), images=images), indent=2))
 
 # %% ../nbs/00_data.ipynb #0ba66e8b
@@ -167,15 +167,18 @@ def is_whole(
     shutil.rmtree(folder)
     return False
 
-# %% ../nbs/00_data.ipynb #40516c79
+# %% ../nbs/00_data.ipynb #0c736541
+def own_path() -> Path: return fastai_path('data')/'mnist_fastai'  # for imports and caches; may be deleted at any time
+
+# %% ../nbs/00_data.ipynb #215ec17b
 def imported(
     *files:Path # What is imported
 ) -> Path: # A folder in fastai's data directory
     "Where the import of `files` lives: named after their content, so that changed files are imported anew"
     h = hashlib.sha256(b''.join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()[:12]
-    return fastai_path('data')/'mnist_fastai'/f'{files[0].name.split(".")[0]}-{h}'
+    return own_path()/f'{files[0].name.split(".")[0]}-{h}'
 
-# %% ../nbs/00_data.ipynb #3d610599
+# %% ../nbs/00_data.ipynb #0d30ca47
 def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
     "scikit-learn's digits at MNIST's size: 8x8 to 20x20, centred in 28x28"
     from sklearn.datasets import load_digits
@@ -184,17 +187,17 @@ def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
     big = [np.asarray(Image.fromarray(o).resize((20, 20), Image.Resampling.BICUBIC)) for o in small]
     return np.pad(np.stack(big), ((0, 0), (4, 4), (4, 4))), data.target
 
-# %% ../nbs/00_data.ipynb #1a686507
+# %% ../nbs/00_data.ipynb #ef2750c6
 def digits_path() -> Path: # The image folder
     "The offline digits as an image folder: 1,437 to train on and 360 to test on, stratified and always the same"
-    dest = fastai_path('data')/'mnist_fastai'/'digits'
+    dest = own_path()/'digits'
     if is_whole(dest): return dest
     images, labels = digits_arrays()
     train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=42)
     return import_splits('digits', 'sklearn.datasets.load_digits',
                          dict(training=(images[train], labels[train]), testing=(images[test], labels[test])), dest)
 
-# %% ../nbs/00_data.ipynb #fa83b9ec
+# %% ../nbs/00_data.ipynb #cbc6692b
 def reachable(
     url:str, # What to ask for
     seconds:float=4. # How long to wait for an answer
@@ -210,10 +213,10 @@ def reachable(
     thread.join(seconds)
     return bool(answered)
 
-# %% ../nbs/00_data.ipynb #46f59877
+# %% ../nbs/00_data.ipynb #680624aa
 mnist_size = dict(training=60_000, testing=10_000)
 
-# %% ../nbs/00_data.ipynb #bfc2d716
+# %% ../nbs/00_data.ipynb #0c589ea3
 def mnist_on_disk() -> Path|None: # The image folder, or None if it is not there or not whole
     "Where `untar_data(URLs.MNIST)` keeps MNIST, if all of it is there"
     path = fastai_path('data')/'mnist_png'
@@ -221,23 +224,24 @@ def mnist_on_disk() -> Path|None: # The image folder, or None if it is not there
     except FileNotFoundError: return None
     return path if whole else None
 
-# %% ../nbs/00_data.ipynb #8d309837
+# %% ../nbs/00_data.ipynb #c1f82db5
 def mnist_original() -> Path: # The image folder
     "MNIST by `untar_data(URLs.MNIST)`; `ConnectionError` if it is neither on disk nor to be had"
     if path := mnist_on_disk(): return path
-    broken = (fastai_path('data')/'mnist_png').exists()
+    place = fastai_path('data')/'mnist_png'
+    broken = place.exists()
     if not reachable(URLs.MNIST):
-        where = f"{fastai_path('data')/'mnist_png'} is {'incomplete' if broken else 'not there'}"
+        where = f"{place} is {'incomplete' if broken else 'not there'}"
         raise ConnectionError(f'MNIST is not on disk ({where}) and its host does not answer. Connect to the internet, '
                               "or use source='digits', or give the path of a copy that you have")
-    print(f"Downloading MNIST to {fastai_path('data')/'mnist_png'}", flush=True)
+    print(f'Downloading MNIST to {place}', flush=True)
     try:
         with nullcontext() if live() else redirect_stdout(None): untar_data(URLs.MNIST, force_download=broken)
     except Exception as e: raise ConnectionError(f'MNIST could not be downloaded: {e}') from e
     if path := mnist_on_disk(): return path
     raise ConnectionError(f'the MNIST that was downloaded is not whole: expected {mnist_size} images')
 
-# %% ../nbs/00_data.ipynb #f9eb2479
+# %% ../nbs/00_data.ipynb #d729d87c
 def read_idx(
     file:Path # An IDX file of unsigned bytes, plain or `.gz`
 ) -> np.ndarray: # `uint8`, of the shape in its header
@@ -256,7 +260,7 @@ def read_idx(
     if len(data) != size: raise ValueError(f'{file} is not a whole IDX file: it should hold {size} bytes of data')
     return np.frombuffer(data, np.uint8).reshape(shape)
 
-# %% ../nbs/00_data.ipynb #189d4e28
+# %% ../nbs/00_data.ipynb #70c9cabc
 def idx_file(
     folder:Path, # Where to look
     prefix:str, # `train` or `t10k`
@@ -268,7 +272,7 @@ def idx_file(
     if not found: raise ValueError(f'{folder} has no {prefix}-{kind}-ubyte or {prefix}-{kind}-ubyte.gz')
     return found[0]
 
-# %% ../nbs/00_data.ipynb #af84731e
+# %% ../nbs/00_data.ipynb #42bfc980
 def from_idx(
     folder:Path # Holds the four IDX files
 ) -> Path: # The image folder
@@ -280,7 +284,7 @@ def from_idx(
     splits = {split: [read_idx(f) for f in pair] for split, pair in pairs.items()}
     return import_splits(folder.name, folder, splits, dest)
 
-# %% ../nbs/00_data.ipynb #aae75fb2
+# %% ../nbs/00_data.ipynb #ca61e22f
 def read_csv(
     file:Path # Kaggle's `train.csv`
 ) -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
@@ -304,7 +308,7 @@ def read_csv(
                          f'expected a whole number from 0 to {top[col]}')
     return values[:, 1:].astype(np.uint8).reshape(-1, 28, 28), values[:, 0].astype(int)
 
-# %% ../nbs/00_data.ipynb #2151a106
+# %% ../nbs/00_data.ipynb #275b7c5b
 def from_csv(
     file:Path # Kaggle's `train.csv`
 ) -> Path: # The image folder
@@ -318,7 +322,7 @@ def from_csv(
     return import_splits(file.stem, file, dict(training=(images[train], labels[train]),
                                                testing=(images[test], labels[test])), dest)
 
-# %% ../nbs/00_data.ipynb #f62e3d27
+# %% ../nbs/00_data.ipynb #b6acfdfa
 def decode_image(
     file, # An image file, or one that is open for reading bytes
     name:str=None # What to call it in an error, default its path
@@ -335,10 +339,10 @@ def decode_image(
     if pixels is None: raise ValueError(f'{name} is {size[0]}x{size[1]} pixels; expected 28x28')
     return pixels
 
-# %% ../nbs/00_data.ipynb #ee604b3a
+# %% ../nbs/00_data.ipynb #5aeea70d
 member_name = re.compile(r'(?:.*/)?(training|testing)/([^/]+)/([^/]+)')
 
-# %% ../nbs/00_data.ipynb #b659705f
+# %% ../nbs/00_data.ipynb #873f5061
 def read_member(
     tar:tarfile.TarFile, # The open archive
     member:tarfile.TarInfo # One of its members
@@ -356,7 +360,7 @@ def read_member(
     decode_image(io.BytesIO(data), member.name)
     return split, digit, name, data
 
-# %% ../nbs/00_data.ipynb #796d6de3
+# %% ../nbs/00_data.ipynb #2c062c0c
 def from_tgz(
     file:Path # A `.tgz`, `.tar.gz` or `.tar` of an image folder
 ) -> Path: # The image folder
@@ -379,7 +383,7 @@ def from_tgz(
         seal(tmp, dest.name, file)
     return dest
 
-# %% ../nbs/00_data.ipynb #53dcdcf6
+# %% ../nbs/00_data.ipynb #5355ed87
 not_mnist = '''
   **************************************************************************
   **  THIS IS NOT MNIST. You get 'digits' instead: 1,797 small digits that  **
@@ -388,14 +392,14 @@ not_mnist = '''
   Why: {why}
 '''
 
-# %% ../nbs/00_data.ipynb #31d2a9ee
+# %% ../nbs/00_data.ipynb #b4f7ae1d
 def auto_path() -> Path: # The image folder
     "MNIST if it is on disk or can be downloaded, else the offline digits with a warning"
     try: return mnist_original()
     except ConnectionError as e: print(not_mnist.format(why=e))
     return digits_path()
 
-# %% ../nbs/00_data.ipynb #04b65e03
+# %% ../nbs/00_data.ipynb #357ee891
 def mnist_path(
     source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
 ) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
@@ -411,7 +415,7 @@ def mnist_path(
     if path.name.lower().endswith(('.tgz', '.tar.gz', '.tar')): return from_tgz(path)
     raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv")
 
-# %% ../nbs/00_data.ipynb #f06ced29
+# %% ../nbs/00_data.ipynb #4c146de9
 class _Chunks(torch.utils.data.Dataset):
     "The images of `files`, 1,000 an item; an error is an item too, so that it can be raised where people see it"
     def __init__(self, files): self.files = files
@@ -420,7 +424,7 @@ class _Chunks(torch.utils.data.Dataset):
         try: return torch.from_numpy(np.stack([decode_image(f) for f in self.files[i*1000:(i+1)*1000]]))
         except (ValueError, OSError) as e: return e
 
-# %% ../nbs/00_data.ipynb #313ee54a
+# %% ../nbs/00_data.ipynb #3cff4345
 def decode_images(
     files:list # Image files of 28x28 pixels
 ) -> torch.Tensor: # `uint8`, n x 28 x 28
@@ -434,17 +438,25 @@ def decode_images(
         out[i*1000:i*1000 + len(chunk)] = chunk
     return out
 
-# %% ../nbs/00_data.ipynb #d91cd62e
+# %% ../nbs/00_data.ipynb #b026440d
+def file_states(
+    folder:str|Path # One split's folder
+) -> tuple: # Of (digit folder, file name, bytes, modification and change time in ns, inode), sorted
+    "What `list_images` says, and of each file what changes when it does"
+    stats = ((row, os.stat(f'{folder}/{row[0]}/{row[1]}')) for row in list_images(folder))
+    return tuple((*row, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for row, s in stats)
+
+# %% ../nbs/00_data.ipynb #789f275a
 def cache_file(
     folder:Path, # One split's folder
-    rows:list # What `list_images` says of it and of the state of its files
+    rows:tuple # What `file_states` says of it
 ) -> Path: # Where its pixels are kept; the name changes when a file does
     "The cache for the images in `folder`: named after the place and the state of every file"
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
     state = hashlib.sha256('\n'.join(map(str, rows)).encode()).hexdigest()[:16]
-    return fastai_path('data')/'mnist_fastai'/'cache'/f'{place}-{state}.npy'
+    return own_path()/'cache'/f'{place}-{state}.npy'
 
-# %% ../nbs/00_data.ipynb #8a951133
+# %% ../nbs/00_data.ipynb #803e4985
 def save_cache(
     file:Path, # Where to
     images:torch.Tensor # `uint8`, n x 28 x 28
@@ -456,7 +468,7 @@ def save_cache(
             if old != file: old.unlink(missing_ok=True)
     except OSError as e: print(f'The decoded images could not be cached and will be decoded again next time: {e}')
 
-# %% ../nbs/00_data.ipynb #dee9372d
+# %% ../nbs/00_data.ipynb #f4a53980
 def open_cache(
     file:Path, # What `save_cache` wrote
     n:int # How many images it must hold
@@ -466,7 +478,7 @@ def open_cache(
     except (OSError, ValueError, EOFError): return None
     return torch.from_numpy(images) if images.shape == (n, 28, 28) and images.dtype == np.uint8 else None
 
-# %% ../nbs/00_data.ipynb #e38c7838
+# %% ../nbs/00_data.ipynb #cb3e8822
 @lru_cache(maxsize=8)
 def _decoded(folder, rows):
     "As `decoded`, for a folder in a known state"
@@ -475,25 +487,25 @@ def _decoded(folder, rows):
     if images is None: save_cache(file, images := decode_images([f'{folder}/{d}/{n}' for d, n, *_ in rows]))
     return {Path(f'{folder}/{d}/{n}'): i for i, (d, n, *_) in enumerate(rows)}, images
 
-# %% ../nbs/00_data.ipynb #54827ad8
+# %% ../nbs/00_data.ipynb #ab9d8dc2
 def decoded(
     folder:str|Path # One split's folder
 ) -> tuple: # ({file: row}, `uint8` tensor n x 28 x 28)
     "All images of one split, from the cache if the files have not changed"
-    return _decoded(Path(folder), tuple(list_images(folder, state=True)))
+    return _decoded(Path(folder), file_states(folder))
 
-# %% ../nbs/00_data.ipynb #06f1c385
+# %% ../nbs/00_data.ipynb #2747a733
 def pixel_rows(
     files:list # Of `Path`
 ) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n): the pixels of `files[i]` are `images[rows[i]]`
     "The pixels of `files`: from the cache of their split, or decoded on the spot if they are few or lie elsewhere"
     folder = files[0].parent.parent
-    if len(files) >= 1000 and folder.name in mnist_size:
+    if len(files) >= 1000 and folder.name in split_names:
         index, images = decoded(folder)
         if all(f in index for f in files): return images, torch.tensor([index[f] for f in files])
     return decode_images(files), torch.arange(len(files))
 
-# %% ../nbs/00_data.ipynb #f18db107
+# %% ../nbs/00_data.ipynb #8d10fe17
 def folder_labels(
     files:list, # Of `Path`
     label:callable # Path to category, a `TfmdLists`
@@ -502,7 +514,7 @@ def folder_labels(
     known = {}
     return torch.tensor([known[p] if (p := f.parent) in known else known.setdefault(p, int(label(f))) for f in files])
 
-# %% ../nbs/00_data.ipynb #f10706bb
+# %% ../nbs/00_data.ipynb #b8f08362
 class DigitDL(TfmdDL):
     "A `TfmdDL` for 28x28 images in digit folders that decodes each once and makes a batch by indexing"
     _store = None
@@ -518,7 +530,7 @@ class DigitDL(TfmdDL):
         order = torch.randperm(len(idxs), generator=torch.Generator().manual_seed(self.rng.getrandbits(63)))
         return [idxs[i] for i in order.tolist()]
 
-# %% ../nbs/00_data.ipynb #ca3c33e9
+# %% ../nbs/00_data.ipynb #0048adba
 @patch
 def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n, list of `int64` labels n)
     "The whole data set as tensors on the device, made at the first call"
@@ -531,17 +543,17 @@ def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n,
         self._store = to_device((images, rows, labels), device)
     return self._store
 
-# %% ../nbs/00_data.ipynb #b0d613d8
+# %% ../nbs/00_data.ipynb #5e159b8e
 @patch
 def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 28 `uint8`, `TensorCategory` bs)
     "Batches as rows of the store, before `after_batch`"
     images, rows, labels = self.store()
-    idxs = torch.tensor([i for i, _ in zip(self.get_idxs(), range(self.n))], device=rows.device)
+    idxs = torch.tensor(list(islice(self.get_idxs(), self.n)), device=rows.device)
     for idx in idxs.split(self.bs):
-        if len(idx) == self.bs or not self.drop_last: yield (TensorImageBW(images[rows[idx]][:, None]),
-                                                             *(TensorCategory(y[idx]) for y in labels))
+        if self.drop_last and len(idx) < self.bs: return
+        yield (TensorImageBW(images[rows[idx]][:, None]), *(TensorCategory(y[idx]) for y in labels))
 
-# %% ../nbs/00_data.ipynb #238e73d0
+# %% ../nbs/00_data.ipynb #5e934446
 @patch
 def __iter__(self:DigitDL):
     if not all(isinstance(o, (str, Path)) for o in self.dataset.items): return (yield from TfmdDL.__iter__(self))
@@ -550,7 +562,7 @@ def __iter__(self:DigitDL):
     if self.n: yield from map(self.after_batch, self.indexed_batches())
     self.after_iter()
 
-# %% ../nbs/00_data.ipynb #47638901
+# %% ../nbs/00_data.ipynb #532d8302
 def stratified_splitter(
     valid_size:int=5000, # Images for validation, 0 or at least 10; no more than a fifth of all are taken
     train_size:int=None, # Images to train on, at least 10; default all that are left
@@ -571,13 +583,13 @@ def stratified_splitter(
         return L(sorted(train)), L(sorted(valid))
     return split
 
-# %% ../nbs/00_data.ipynb #86bf0d63
+# %% ../nbs/00_data.ipynb #7941c712
 mnist_stats = [0.1307], [0.3081]
 
-# %% ../nbs/00_data.ipynb #b88eac4d
+# %% ../nbs/00_data.ipynb #f42325ee
 def training_files(path): return image_files(Path(path)/'training')
 
-# %% ../nbs/00_data.ipynb #5c7a6c3f
+# %% ../nbs/00_data.ipynb #83d7fd61
 @delegates(stratified_splitter)
 def mnist_block(
     item_tfms=None, # Transforms of one image; they are applied one by one, so with any of them loading is fastai's
@@ -591,7 +603,7 @@ def mnist_block(
                      dl_type=dl_type or (TfmdDL if item_tfms else DigitDL),
                      item_tfms=item_tfms, batch_tfms=[*L(batch_tfms), Normalize.from_stats(*mnist_stats)])
 
-# %% ../nbs/00_data.ipynb #78b5c735
+# %% ../nbs/00_data.ipynb #5c8cf73e
 @delegates(mnist_block)
 def mnist_dls(
     source:str|Path='auto', # As `mnist_path` takes it
@@ -607,7 +619,7 @@ def mnist_dls(
     if len(dls.train): return dls
     raise ValueError(f'bs={bs} is larger than the {dls.train.n} training images: there would be no batch')
 
-# %% ../nbs/00_data.ipynb #88253fda
+# %% ../nbs/00_data.ipynb #348fe99e
 def mnist_test_dl(
     dls:DataLoaders, # From `mnist_dls`
     bs:int=512 # Images a batch
@@ -615,17 +627,17 @@ def mnist_test_dl(
     "The test images that belong to `dls`, for the one time that a trained model is scored"
     return dls.test_dl(image_files(dls.path/'testing'), with_labels=True, bs=bs)
 
-# %% ../nbs/00_data.ipynb #09c6aaeb
+# %% ../nbs/00_data.ipynb #d5ab9f5d
 @patch
 def activation(self:nn.CrossEntropyLoss, x): return x.softmax(dim=1)
 
 @patch
 def decodes(self:nn.CrossEntropyLoss, x): return x.argmax(dim=1)
 
-# %% ../nbs/00_data.ipynb #6d355b2a
+# %% ../nbs/00_data.ipynb #397aeb65
 nn.CrossEntropyLoss.y_int = True
 
-# %% ../nbs/00_data.ipynb #d2650cea
+# %% ../nbs/00_data.ipynb #a095828c
 def split_hash(
     folder:str|Path # One split's folder
 ) -> str: # SHA-256 in hex
@@ -635,11 +647,11 @@ def split_hash(
                   for f, o in zip(index, images.numpy()))
     return hashlib.sha256(b''.join(rows)).hexdigest()
 
-# %% ../nbs/00_data.ipynb #d422adfa
+# %% ../nbs/00_data.ipynb #9229268d
 mnist_hash = dict(training='a15eafe1132a676163f4fd830acee4e3351a692193d77b1551df92b1c92c8f3e',
                   testing='5fb29406ad061e9a9ac07315f28cb2ccb206ceecbd6bbd34b7341a7fe4c224ee')
 
-# %% ../nbs/00_data.ipynb #49772127
+# %% ../nbs/00_data.ipynb #5f1d40c6
 def dataset_name(
     path:Path, # An image folder
     hashes:dict # split -> `split_hash`
@@ -647,13 +659,13 @@ def dataset_name(
     "What to call a data set beside a number: `MNIST` if and only if both its splits are MNIST's"
     if hashes and all(mnist_hash[split] == h for split, h in hashes.items()):
         return 'MNIST' if set(hashes) == set(mnist_hash) else f"MNIST {' '.join(hashes)} images"
-    ours = fastai_path('data')/'mnist_fastai' in path.parents  # what others write in a folder, we do not repeat
+    ours = own_path() in path.parents  # what others write in a folder, we do not repeat
     return f"{json.loads((path/'dataset.json').read_text())['name'] if ours else path.name} (not MNIST)"
 
-# %% ../nbs/00_data.ipynb #882b7d05
+# %% ../nbs/00_data.ipynb #a0c222ed
 def describe(
     path:str|Path, # An image folder
-    splits:tuple=('training', 'testing') # Which of its parts to look at
+    splits:tuple=split_names # Which of its parts to look at
 ) -> dict: # name, path, and for each split its count, its count by digit, and its hash
     "What an image folder holds"
     path = Path(path)

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['train', 'summary', 'find_run', 'load_run']
 
-# %% ../nbs/05_runs.ipynb #b8d8e928
+# %% ../nbs/05_runs.ipynb #ee6e3671
 import json, math, os, platform, re, subprocess, sys, time, warnings
-from contextlib import nullcontext
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +17,7 @@ from fastai.callback.schedule import fit_one_cycle  # noqa: F401  patches Learne
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 from fastai.torch_core import set_seed
-from fastcore.all import AttrDict
+from fastcore.all import AttrDict, ContextManagers
 from scipy.stats import binomtest
 
 import mnist_fastai
@@ -206,7 +205,7 @@ def seeded_dls(
     for dl in dls: dl.store()
     return dls
 
-# %% ../nbs/05_runs.ipynb #72975354
+# %% ../nbs/05_runs.ipynb #c5b64f69
 def fit(
     learn:Learner, # Untrained; its path is the run directory
     epochs:int, # Passes over the training images
@@ -215,7 +214,7 @@ def fit(
 ) -> list: # Rows of `EpochLog`
     "`fit_one_cycle` with a live bar, or with a line an epoch where nobody watches; `history.csv` as it goes"
     log = EpochLog(learn.path/'history.csv', lines=not live())
-    with nullcontext() if live() else learn.no_bar(), nullcontext() if live() else learn.no_logging():
+    with ContextManagers([] if live() else [learn.no_bar(), learn.no_logging()]):
         learn.fit_one_cycle(epochs, lr, wd=wd, cbs=log)
     if math.isfinite(log.rows[-1]['train_loss']): return log.rows
     raise ValueError(f"the training diverged, its loss is {log.rows[-1]['train_loss']}: try a smaller lr than {lr}")

@@ -290,7 +290,7 @@ def test_two_images_that_change_places_are_seen(folder):
 @pytest.mark.parametrize('damage', [lambda b: b[:len(b)//2], lambda b: b'', lambda b: b'garbage'*1000])
 def test_a_damaged_cache_is_made_anew(folder, damage):
     before = fresh_hash(folder)
-    file = d.cache_file(folder, d.list_images(folder, state=True))
+    file = d.cache_file(folder, d.file_states(folder))
     file.write_bytes(damage(file.read_bytes()))
     assert fresh_hash(folder) == before
     assert d.open_cache(file, 1437) is not None
@@ -306,7 +306,7 @@ def test_only_the_newest_state_of_a_folder_is_kept(folder):
 
 def test_two_processes_at_once_and_one_that_is_killed(folder, tmp_path):
     expected = fresh_hash(folder)
-    d.cache_file(folder, d.list_images(folder, state=True)).unlink()
+    d.cache_file(folder, d.file_states(folder)).unlink()
     hang = ('import numpy, time; numpy.save = lambda f, a: '
             '(f.write(b"half"), f.flush(), print("on it", flush=True), time.sleep(99));')
     see = f'from mnist_fastai.data import split_hash; print(split_hash({str(folder)!r}))'
@@ -322,7 +322,7 @@ def test_two_processes_at_once_and_one_that_is_killed(folder, tmp_path):
 
 def test_an_unwritable_cache_costs_time_and_nothing_else(folder, monkeypatch, capsys):
     expected = fresh_hash(folder)
-    d.cache_file(folder, d.list_images(folder, state=True)).unlink()
+    d.cache_file(folder, d.file_states(folder)).unlink()
     def full(*_): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(d, 'atomic_save', full)
     assert fresh_hash(folder) == expected
@@ -405,6 +405,7 @@ def test_it_is_a_dataloaders_in_full(digits):
 @pytest.mark.parametrize('kwargs, message', [(dict(bs=5000), 'larger than the 1150'), (dict(bs=0), 'bs=0'),
                                              (dict(train_size=5), 'train_size=5'),
                                              (dict(train_size=1148), 'expected 10 to 1140, or 1150'),
+                                             (dict(train_size=1151), 'expected 10 to 1140, or 1150'),
                                              (dict(valid_size=5), 'valid_size=5')])
 def test_impossible_sizes_are_refused(digits, kwargs, message):
     with pytest.raises(ValueError, match=message): d.mnist_dls(digits, **kwargs)
