@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHONWARNINGS ?= ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install train data bench test lint export constraints clean
+.PHONY: help install train compare data bench test lint export constraints clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ install: .venv/installed  ## create .venv with everything that the other targets
 
 train: .venv/installed  ## get the data, train, evaluate and export; options: make train ARGS="--epochs 2"
 	@$(BIN)/mnist-train $(ARGS)
+
+compare: .venv/installed  ## compare recipes; options: make compare ARGS="--recipes all --seeds 5"
+	@$(BIN)/mnist-compare $(ARGS)
 
 data: .venv/installed  ## get and describe the data; options: make data ARGS="--source digits"
 	@$(BIN)/mnist-data $(ARGS)
@@ -42,7 +45,7 @@ export: .venv/installed  ## notebooks to modules, notebooks clean
 constraints: .venv/installed  ## choose the newest versions again, for all supported Pythons
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate \
-		--extra dev --extra docs pyproject.toml --output-file constraints.txt
+		--extra dev --extra docs --extra log pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what was built; runs/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

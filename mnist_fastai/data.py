@@ -70,12 +70,32 @@ def check_folder(
             raise ValueError(f"{path/split} has no images of digit {empty[0]}: {layout}")
     return path
 
-# %% ../nbs/00_data.ipynb #1cb5e31d
-def live() -> bool: # True in a terminal or a notebook
-    "Whether somebody watches, so that a progress bar makes sense"
-    return IN_NOTEBOOK or sys.stdout.isatty()
+# %% ../nbs/00_data.ipynb #bc65f41f
+def check_numbers(
+    **numbers # name -> (value, smallest that is possible), or a third: where it must stay below
+):
+    "`ValueError` for the first number that is out of its range, or is none"
+    for name, (value, low, *high) in numbers.items():
+        if low <= value < (high[0] if high else float('inf')): continue
+        top = f', below {high[0]}' if high else ''
+        raise ValueError(f'{name}={value} is not possible: expected {low} or more{top}')
 
-# %% ../nbs/00_data.ipynb #a3c4f139
+# %% ../nbs/00_data.ipynb #5154b332
+def pick(
+    kind:str, # What it is, for the message
+    name:str, # Which one
+    options:dict # What there is
+): # `options[name]`
+    "Look up a name that a person gave; `ValueError` lists what there is"
+    if name in options: return options[name]
+    raise ValueError(f"there is no {kind} '{name}': expected one of {', '.join(options)}")
+
+# %% ../nbs/00_data.ipynb #bdfb7a8c
+def live() -> bool: # True in a terminal or a notebook
+    "Whether somebody watches, so that a progress bar makes sense; not while the output is caught"
+    return sys.stdout.isatty() or IN_NOTEBOOK and not isinstance(sys.stdout, io.StringIO)
+
+# %% ../nbs/00_data.ipynb #49755721
 def bar(
     items, # What to go through; it has a length
     n:int=None # How many images that is, default one each
@@ -83,7 +103,7 @@ def bar(
     "A progress bar over work on more than 5,000 images"
     return progress_bar(items, leave=False) if live() and (n or len(items)) > 5000 else items
 
-# %% ../nbs/00_data.ipynb #9cd1cf06
+# %% ../nbs/00_data.ipynb #ce063086
 @contextmanager
 def whole_file(
     file:str|Path, # Where to
@@ -97,7 +117,7 @@ def whole_file(
         os.umask(umask := os.umask(0))
         os.chmod(f.name, 0o666 & ~umask)
 
-# %% ../nbs/00_data.ipynb #11b9e8c3
+# %% ../nbs/00_data.ipynb #8811c4d7
 @contextmanager
 def new_folder(
     dest:Path # The folder to create; it must not be there yet
@@ -113,7 +133,7 @@ def new_folder(
             if not dest.is_dir(): raise  # else another process was faster
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-# %% ../nbs/00_data.ipynb #f3fdd1ac
+# %% ../nbs/00_data.ipynb #418c42f4
 def write_pngs(
     folder:Path, # One split's folder
     images:np.ndarray, # `uint8`, n x 28 x 28, 0 is background and 255 is ink
@@ -124,7 +144,7 @@ def write_pngs(
     for i, (image, label) in enumerate(bar(list(zip(images, labels)))):
         Image.fromarray(image).save(f'{folder}/{label}/{i}.png', compress_level=1)
 
-# %% ../nbs/00_data.ipynb #00cfcbb0
+# %% ../nbs/00_data.ipynb #2e00b457
 def import_splits(
     name:str, # What the data set is called
     source:Path, # Where it came from
@@ -144,7 +164,7 @@ def import_splits(
         seal(tmp, name, source)
     return dest
 
-# %% ../nbs/00_data.ipynb #c96f7ea0
+# %% ../nbs/00_data.ipynb #b2c4c1fe
 def seal(
     folder:Path, # A new folder, filled
     name:str, # What the data set is called
@@ -154,7 +174,7 @@ def seal(
     images = {split: len(list_images(folder/split)) for split in split_names}
     (folder/'dataset.json').write_text(json.dumps(dict(name=name, source=str(source), images=images), indent=2))
 
-# %% ../nbs/00_data.ipynb #0ba66e8b
+# %% ../nbs/00_data.ipynb #8d2825f0
 def is_whole(
     folder:Path # A folder that `seal` has been called for, or none
 ) -> bool: # False also if it was there but had lost something; then it is gone
@@ -167,10 +187,10 @@ def is_whole(
     shutil.rmtree(folder)
     return False
 
-# %% ../nbs/00_data.ipynb #0c736541
+# %% ../nbs/00_data.ipynb #9cea2554
 def own_path() -> Path: return fastai_path('data')/'mnist_fastai'  # for imports and caches; may be deleted at any time
 
-# %% ../nbs/00_data.ipynb #215ec17b
+# %% ../nbs/00_data.ipynb #4e1392e1
 def imported(
     *files:Path # What is imported
 ) -> Path: # A folder in fastai's data directory
@@ -178,7 +198,7 @@ def imported(
     h = hashlib.sha256(b''.join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()[:12]
     return own_path()/f'{files[0].name.split(".")[0]}-{h}'
 
-# %% ../nbs/00_data.ipynb #0d30ca47
+# %% ../nbs/00_data.ipynb #1e8ecb36
 def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
     "scikit-learn's digits at MNIST's size: 8x8 to 20x20, centred in 28x28"
     from sklearn.datasets import load_digits
@@ -187,7 +207,7 @@ def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
     big = [np.asarray(Image.fromarray(o).resize((20, 20), Image.Resampling.BICUBIC)) for o in small]
     return np.pad(np.stack(big), ((0, 0), (4, 4), (4, 4))), data.target
 
-# %% ../nbs/00_data.ipynb #ef2750c6
+# %% ../nbs/00_data.ipynb #ce5e2b12
 def digits_path() -> Path: # The image folder
     "The offline digits as an image folder: 1,437 to train on and 360 to test on, stratified and always the same"
     dest = own_path()/'digits'
@@ -197,7 +217,7 @@ def digits_path() -> Path: # The image folder
     return import_splits('digits', 'sklearn.datasets.load_digits',
                          dict(training=(images[train], labels[train]), testing=(images[test], labels[test])), dest)
 
-# %% ../nbs/00_data.ipynb #cbc6692b
+# %% ../nbs/00_data.ipynb #7fa82348
 def reachable(
     url:str, # What to ask for
     seconds:float=4. # How long to wait for an answer
@@ -213,10 +233,10 @@ def reachable(
     thread.join(seconds)
     return bool(answered)
 
-# %% ../nbs/00_data.ipynb #680624aa
+# %% ../nbs/00_data.ipynb #ec3cc807
 mnist_size = dict(training=60_000, testing=10_000)
 
-# %% ../nbs/00_data.ipynb #0c589ea3
+# %% ../nbs/00_data.ipynb #93140c3e
 def mnist_on_disk() -> Path|None: # The image folder, or None if it is not there or not whole
     "Where `untar_data(URLs.MNIST)` keeps MNIST, if all of it is there"
     path = fastai_path('data')/'mnist_png'
@@ -224,7 +244,7 @@ def mnist_on_disk() -> Path|None: # The image folder, or None if it is not there
     except FileNotFoundError: return None
     return path if whole else None
 
-# %% ../nbs/00_data.ipynb #c1f82db5
+# %% ../nbs/00_data.ipynb #7c25535b
 def mnist_original() -> Path: # The image folder
     "MNIST by `untar_data(URLs.MNIST)`; `ConnectionError` if it is neither on disk nor to be had"
     if path := mnist_on_disk(): return path
@@ -241,7 +261,7 @@ def mnist_original() -> Path: # The image folder
     if path := mnist_on_disk(): return path
     raise ConnectionError(f'the MNIST that was downloaded is not whole: expected {mnist_size} images')
 
-# %% ../nbs/00_data.ipynb #d729d87c
+# %% ../nbs/00_data.ipynb #097e320a
 def read_idx(
     file:Path # An IDX file of unsigned bytes, plain or `.gz`
 ) -> np.ndarray: # `uint8`, of the shape in its header
@@ -260,7 +280,7 @@ def read_idx(
     if len(data) != size: raise ValueError(f'{file} is not a whole IDX file: it should hold {size} bytes of data')
     return np.frombuffer(data, np.uint8).reshape(shape)
 
-# %% ../nbs/00_data.ipynb #70c9cabc
+# %% ../nbs/00_data.ipynb #81165e68
 def idx_file(
     folder:Path, # Where to look
     prefix:str, # `train` or `t10k`
@@ -272,7 +292,7 @@ def idx_file(
     if not found: raise ValueError(f'{folder} has no {prefix}-{kind}-ubyte or {prefix}-{kind}-ubyte.gz')
     return found[0]
 
-# %% ../nbs/00_data.ipynb #42bfc980
+# %% ../nbs/00_data.ipynb #1d03b44c
 def from_idx(
     folder:Path # Holds the four IDX files
 ) -> Path: # The image folder
@@ -284,7 +304,7 @@ def from_idx(
     splits = {split: [read_idx(f) for f in pair] for split, pair in pairs.items()}
     return import_splits(folder.name, folder, splits, dest)
 
-# %% ../nbs/00_data.ipynb #ca61e22f
+# %% ../nbs/00_data.ipynb #e075bd39
 def read_csv(
     file:Path # Kaggle's `train.csv`
 ) -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
@@ -308,7 +328,7 @@ def read_csv(
                          f'expected a whole number from 0 to {top[col]}')
     return values[:, 1:].astype(np.uint8).reshape(-1, 28, 28), values[:, 0].astype(int)
 
-# %% ../nbs/00_data.ipynb #275b7c5b
+# %% ../nbs/00_data.ipynb #99bb874b
 def from_csv(
     file:Path # Kaggle's `train.csv`
 ) -> Path: # The image folder
@@ -322,7 +342,7 @@ def from_csv(
     return import_splits(file.stem, file, dict(training=(images[train], labels[train]),
                                                testing=(images[test], labels[test])), dest)
 
-# %% ../nbs/00_data.ipynb #b6acfdfa
+# %% ../nbs/00_data.ipynb #6958bae6
 def decode_image(
     file, # An image file, or one that is open for reading bytes
     name:str=None # What to call it in an error, default its path
@@ -339,10 +359,10 @@ def decode_image(
     if pixels is None: raise ValueError(f'{name} is {size[0]}x{size[1]} pixels; expected 28x28')
     return pixels
 
-# %% ../nbs/00_data.ipynb #5aeea70d
+# %% ../nbs/00_data.ipynb #0b8ebdee
 member_name = re.compile(r'(?:.*/)?(training|testing)/([^/]+)/([^/]+)')
 
-# %% ../nbs/00_data.ipynb #873f5061
+# %% ../nbs/00_data.ipynb #c5405c9f
 def read_member(
     tar:tarfile.TarFile, # The open archive
     member:tarfile.TarInfo # One of its members
@@ -360,7 +380,7 @@ def read_member(
     decode_image(io.BytesIO(data), member.name)
     return split, digit, name, data
 
-# %% ../nbs/00_data.ipynb #2c062c0c
+# %% ../nbs/00_data.ipynb #01c05d14
 def from_tgz(
     file:Path # A `.tgz`, `.tar.gz` or `.tar` of an image folder
 ) -> Path: # The image folder
@@ -383,7 +403,7 @@ def from_tgz(
         seal(tmp, dest.name, file)
     return dest
 
-# %% ../nbs/00_data.ipynb #5355ed87
+# %% ../nbs/00_data.ipynb #fdc3c0b5
 not_mnist = '''
   **************************************************************************
   **  THIS IS NOT MNIST. You get 'digits' instead: 1,797 small digits that  **
@@ -392,14 +412,14 @@ not_mnist = '''
   Why: {why}
 '''
 
-# %% ../nbs/00_data.ipynb #b4f7ae1d
+# %% ../nbs/00_data.ipynb #e988f054
 def auto_path() -> Path: # The image folder
     "MNIST if it is on disk or can be downloaded, else the offline digits with a warning"
     try: return mnist_original()
     except ConnectionError as e: print(not_mnist.format(why=e))
     return digits_path()
 
-# %% ../nbs/00_data.ipynb #357ee891
+# %% ../nbs/00_data.ipynb #ef3a0182
 def mnist_path(
     source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
 ) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
@@ -415,7 +435,7 @@ def mnist_path(
     if path.name.lower().endswith(('.tgz', '.tar.gz', '.tar')): return from_tgz(path)
     raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv")
 
-# %% ../nbs/00_data.ipynb #4c146de9
+# %% ../nbs/00_data.ipynb #879f9623
 class _Chunks(torch.utils.data.Dataset):
     "The images of `files`, 1,000 an item; an error is an item too, so that it can be raised where people see it"
     def __init__(self, files): self.files = files
@@ -424,13 +444,14 @@ class _Chunks(torch.utils.data.Dataset):
         try: return torch.from_numpy(np.stack([decode_image(f) for f in self.files[i*1000:(i+1)*1000]]))
         except (ValueError, OSError) as e: return e
 
-# %% ../nbs/00_data.ipynb #3cff4345
+# %% ../nbs/00_data.ipynb #a34375e0
 def decode_images(
     files:list # Image files of 28x28 pixels
 ) -> torch.Tensor: # `uint8`, n x 28 x 28
     "Decode `files` in parallel, with a progress bar where it takes a while"
     workers = defaults.cpus if len(files) > 5000 and sys.platform == 'linux' else 0  # elsewhere a fork is not safe
     chunks = torch.utils.data.DataLoader(_Chunks(files), batch_size=None, num_workers=workers,
+                                         generator=torch.Generator(),  # else it takes a random number of the user's
                                          multiprocessing_context='fork' if workers else None)
     out = torch.empty(len(files), 28, 28, dtype=torch.uint8)
     for i, chunk in enumerate(bar(chunks, len(files))):
@@ -438,7 +459,7 @@ def decode_images(
         out[i*1000:i*1000 + len(chunk)] = chunk
     return out
 
-# %% ../nbs/00_data.ipynb #b026440d
+# %% ../nbs/00_data.ipynb #59f3b8f8
 def file_states(
     folder:str|Path # One split's folder
 ) -> tuple: # Of (digit folder, file name, bytes, modification and change time in ns, inode), sorted
@@ -446,7 +467,7 @@ def file_states(
     stats = ((row, os.stat(f'{folder}/{row[0]}/{row[1]}')) for row in list_images(folder))
     return tuple((*row, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for row, s in stats)
 
-# %% ../nbs/00_data.ipynb #789f275a
+# %% ../nbs/00_data.ipynb #f8d90f1e
 def cache_file(
     folder:Path, # One split's folder
     rows:tuple # What `file_states` says of it
@@ -456,7 +477,7 @@ def cache_file(
     state = hashlib.sha256('\n'.join(map(str, rows)).encode()).hexdigest()[:16]
     return own_path()/'cache'/f'{place}-{state}.npy'
 
-# %% ../nbs/00_data.ipynb #803e4985
+# %% ../nbs/00_data.ipynb #71cd451c
 def save_cache(
     file:Path, # Where to
     images:torch.Tensor # `uint8`, n x 28 x 28
@@ -468,7 +489,7 @@ def save_cache(
             if old != file: old.unlink(missing_ok=True)
     except OSError as e: print(f'The decoded images could not be cached and will be decoded again next time: {e}')
 
-# %% ../nbs/00_data.ipynb #f4a53980
+# %% ../nbs/00_data.ipynb #182550aa
 def open_cache(
     file:Path, # What `save_cache` wrote
     n:int # How many images it must hold
@@ -478,7 +499,7 @@ def open_cache(
     except (OSError, ValueError, EOFError): return None
     return torch.from_numpy(images) if images.shape == (n, 28, 28) and images.dtype == np.uint8 else None
 
-# %% ../nbs/00_data.ipynb #cb3e8822
+# %% ../nbs/00_data.ipynb #c2b23df5
 @lru_cache(maxsize=8)
 def _decoded(folder, rows):
     "As `decoded`, for a folder in a known state"
@@ -487,14 +508,14 @@ def _decoded(folder, rows):
     if images is None: save_cache(file, images := decode_images([f'{folder}/{d}/{n}' for d, n, *_ in rows]))
     return {Path(f'{folder}/{d}/{n}'): i for i, (d, n, *_) in enumerate(rows)}, images
 
-# %% ../nbs/00_data.ipynb #ab9d8dc2
+# %% ../nbs/00_data.ipynb #90e551cd
 def decoded(
     folder:str|Path # One split's folder
 ) -> tuple: # ({file: row}, `uint8` tensor n x 28 x 28)
     "All images of one split, from the cache if the files have not changed"
     return _decoded(Path(folder), file_states(folder))
 
-# %% ../nbs/00_data.ipynb #2747a733
+# %% ../nbs/00_data.ipynb #c80c3c45
 def pixel_rows(
     files:list # Of `Path`
 ) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n): the pixels of `files[i]` are `images[rows[i]]`
@@ -505,7 +526,7 @@ def pixel_rows(
         if all(f in index for f in files): return images, torch.tensor([index[f] for f in files])
     return decode_images(files), torch.arange(len(files))
 
-# %% ../nbs/00_data.ipynb #8d10fe17
+# %% ../nbs/00_data.ipynb #fb8e4628
 def folder_labels(
     files:list, # Of `Path`
     label:callable # Path to category, a `TfmdLists`
@@ -514,7 +535,7 @@ def folder_labels(
     known = {}
     return torch.tensor([known[p] if (p := f.parent) in known else known.setdefault(p, int(label(f))) for f in files])
 
-# %% ../nbs/00_data.ipynb #b8f08362
+# %% ../nbs/00_data.ipynb #0f672737
 class DigitDL(TfmdDL):
     "A `TfmdDL` for 28x28 images in digit folders that decodes each once and makes a batch by indexing"
     _store = None
@@ -530,7 +551,7 @@ class DigitDL(TfmdDL):
         order = torch.randperm(len(idxs), generator=torch.Generator().manual_seed(self.rng.getrandbits(63)))
         return [idxs[i] for i in order.tolist()]
 
-# %% ../nbs/00_data.ipynb #0048adba
+# %% ../nbs/00_data.ipynb #4c2555c3
 @patch
 def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n, list of `int64` labels n)
     "The whole data set as tensors on the device, made at the first call"
@@ -543,7 +564,7 @@ def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n,
         self._store = to_device((images, rows, labels), device)
     return self._store
 
-# %% ../nbs/00_data.ipynb #5e159b8e
+# %% ../nbs/00_data.ipynb #a638c98f
 @patch
 def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 28 `uint8`, `TensorCategory` bs)
     "Batches as rows of the store, before `after_batch`"
@@ -553,7 +574,7 @@ def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 2
         if self.drop_last and len(idx) < self.bs: return
         yield (TensorImageBW(images[rows[idx]][:, None]), *(TensorCategory(y[idx]) for y in labels))
 
-# %% ../nbs/00_data.ipynb #5e934446
+# %% ../nbs/00_data.ipynb #9b896ab0
 @patch
 def __iter__(self:DigitDL):
     if not all(isinstance(o, (str, Path)) for o in self.dataset.items): return (yield from TfmdDL.__iter__(self))
@@ -562,10 +583,10 @@ def __iter__(self:DigitDL):
     if self.n: yield from map(self.after_batch, self.indexed_batches())
     self.after_iter()
 
-# %% ../nbs/00_data.ipynb #532d8302
+# %% ../nbs/00_data.ipynb #551d1ea3
 def stratified_splitter(
     valid_size:int=5000, # Images for validation, 0 or at least 10; no more than a fifth of all are taken
-    train_size:int=None, # Images to train on, at least 10; default all that are left
+    train_size:int=None, # Images to train on, at least 10; default, or the number of all: all that are left
     split_seed:int=42 # Which images; not the seed of the training
 ): # Items to (training rows, validation rows)
     "Split items by the label of their folder, stratified"
@@ -575,35 +596,36 @@ def stratified_splitter(
         if valid_size and valid_size < 10: raise ValueError(f'valid_size={valid_size}: expected 0, or 10 or more')
         if n_valid: train, valid = train_test_split(train, test_size=n_valid, stratify=labels, random_state=split_seed)
         else: valid = []
-        if train_size in (None, len(train)): return L(sorted(train)), L(sorted(valid))
+        if train_size in (None, len(train), len(files)): return L(sorted(train)), L(sorted(valid))
         if not 10 <= train_size <= len(train) - 10:
             raise ValueError(f'train_size={train_size} is not possible: of {len(files)} training images {n_valid} '
-                             f'are for validation; expected 10 to {len(train) - 10}, or {len(train)}')
+                             f'are for validation; expected 10 to {len(train) - 10}, or {len(files)} for all')
         train, _ = train_test_split(train, train_size=train_size, stratify=labels[train], random_state=split_seed)
         return L(sorted(train)), L(sorted(valid))
     return split
 
-# %% ../nbs/00_data.ipynb #7941c712
+# %% ../nbs/00_data.ipynb #caa75197
 mnist_stats = [0.1307], [0.3081]
 
-# %% ../nbs/00_data.ipynb #f42325ee
+# %% ../nbs/00_data.ipynb #fec2e353
 def training_files(path): return image_files(Path(path)/'training')
 
-# %% ../nbs/00_data.ipynb #83d7fd61
+# %% ../nbs/00_data.ipynb #261cf3f7
 @delegates(stratified_splitter)
 def mnist_block(
     item_tfms=None, # Transforms of one image; they are applied one by one, so with any of them loading is fastai's
     batch_tfms=None, # Transforms of a batch, such as augmentation, before `Normalize`
+    standardize:bool=True, # Pixels with mean 0 and deviation 1 over MNIST's training images, or from 0 to 1
     dl_type:type=None, # Default `DigitDL`, or fastai's `TfmdDL` if there are `item_tfms`
     **kwargs
 ) -> DataBlock: # Takes an image folder; sees only its `training` part
     "The `DataBlock` for a folder from `mnist_path`: grey images, labels from their folder, a stratified split"
     return DataBlock(blocks=(ImageBlock(PILImageBW), CategoryBlock(vocab=digits)), get_items=training_files,
                      get_y=parent_label, splitter=stratified_splitter(**kwargs),
-                     dl_type=dl_type or (TfmdDL if item_tfms else DigitDL),
-                     item_tfms=item_tfms, batch_tfms=[*L(batch_tfms), Normalize.from_stats(*mnist_stats)])
+                     dl_type=dl_type or (TfmdDL if item_tfms else DigitDL), item_tfms=item_tfms,
+                     batch_tfms=[*L(batch_tfms), *[Normalize.from_stats(*mnist_stats)]*standardize])
 
-# %% ../nbs/00_data.ipynb #5c8cf73e
+# %% ../nbs/00_data.ipynb #3981f5e9
 @delegates(mnist_block)
 def mnist_dls(
     source:str|Path='auto', # As `mnist_path` takes it
@@ -614,12 +636,12 @@ def mnist_dls(
 ) -> DataLoaders: # Training and validation; `testing` is no part of it
     "fastai `DataLoaders` of the training images of `source`"
     path = mnist_path(source)
-    if bs < 1: raise ValueError(f'bs={bs} is not possible: expected at least 1')
+    check_numbers(bs=(bs, 1))
     dls = mnist_block(**kwargs).dataloaders(path, path=path, bs=bs, val_bs=val_bs, device=device)
     if len(dls.train): return dls
     raise ValueError(f'bs={bs} is larger than the {dls.train.n} training images: there would be no batch')
 
-# %% ../nbs/00_data.ipynb #348fe99e
+# %% ../nbs/00_data.ipynb #dffe5fbd
 def mnist_test_dl(
     dls:DataLoaders, # From `mnist_dls`
     bs:int=512 # Images a batch
@@ -627,17 +649,25 @@ def mnist_test_dl(
     "The test images that belong to `dls`, for the one time that a trained model is scored"
     return dls.test_dl(image_files(dls.path/'testing'), with_labels=True, bs=bs)
 
-# %% ../nbs/00_data.ipynb #d5ab9f5d
+# %% ../nbs/00_data.ipynb #2a187826
+def as_tensors(
+    dl:DigitDL # Any
+) -> tuple: # (`float32` images n x 1 x 28 x 28, `int64` labels n), in the order of the files
+    "Everything of `dls.train` or `dls.valid` as two plain tensors"
+    images, labels = zip(*dl.new(shuffle=False, drop_last=False))
+    return torch.cat(images).as_subclass(torch.Tensor), torch.cat(labels).as_subclass(torch.Tensor)
+
+# %% ../nbs/00_data.ipynb #2d3f6e14
 @patch
 def activation(self:nn.CrossEntropyLoss, x): return x.softmax(dim=1)
 
 @patch
 def decodes(self:nn.CrossEntropyLoss, x): return x.argmax(dim=1)
 
-# %% ../nbs/00_data.ipynb #397aeb65
+# %% ../nbs/00_data.ipynb #be23efda
 nn.CrossEntropyLoss.y_int = True
 
-# %% ../nbs/00_data.ipynb #a095828c
+# %% ../nbs/00_data.ipynb #a613108f
 def split_hash(
     folder:str|Path # One split's folder
 ) -> str: # SHA-256 in hex
@@ -647,11 +677,11 @@ def split_hash(
                   for f, o in zip(index, images.numpy()))
     return hashlib.sha256(b''.join(rows)).hexdigest()
 
-# %% ../nbs/00_data.ipynb #9229268d
+# %% ../nbs/00_data.ipynb #93b4b070
 mnist_hash = dict(training='a15eafe1132a676163f4fd830acee4e3351a692193d77b1551df92b1c92c8f3e',
                   testing='5fb29406ad061e9a9ac07315f28cb2ccb206ceecbd6bbd34b7341a7fe4c224ee')
 
-# %% ../nbs/00_data.ipynb #5f1d40c6
+# %% ../nbs/00_data.ipynb #ec4a2833
 def dataset_name(
     path:Path, # An image folder
     hashes:dict # split -> `split_hash`
@@ -662,7 +692,7 @@ def dataset_name(
     ours = own_path() in path.parents  # what others write in a folder, we do not repeat
     return f"{json.loads((path/'dataset.json').read_text())['name'] if ours else path.name} (not MNIST)"
 
-# %% ../nbs/00_data.ipynb #a0c222ed
+# %% ../nbs/00_data.ipynb #9381dd25
 def describe(
     path:str|Path, # An image folder
     splits:tuple=split_names # Which of its parts to look at

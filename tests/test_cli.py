@@ -9,9 +9,10 @@ from conftest import offline, run_command
 from PIL import Image
 
 from mnist_fastai import cli
-from mnist_fastai.runs import train
+from mnist_fastai.recipes import recipes
+from mnist_fastai.runs import read_json, train
 
-commands = ['mnist-data', 'mnist-train', 'mnist-lr-find', 'mnist-predict', 'mnist-bench']
+commands = ['mnist-data', 'mnist-train', 'mnist-compare', 'mnist-lr-find', 'mnist-predict', 'mnist-bench']
 
 
 @pytest.mark.parametrize('name', commands)
@@ -29,7 +30,8 @@ def test_help_waits_for_no_import(sh):
 
 def test_the_command_and_the_function_take_the_same():
     def plain(f): return {k: (v.default, v.annotation) for k, v in inspect.signature(f).parameters.items()}
-    assert plain(cli.mnist_train) == plain(train)
+    options = plain(cli.mnist_train)
+    assert options.pop('list') and options == plain(train)
 
 
 def test_training_in_a_pipe_is_a_line_an_epoch_and_a_summary(trained):
@@ -37,10 +39,11 @@ def test_training_in_a_pipe_is_a_line_an_epoch_and_a_summary(trained):
     epochs = [o for o in out.splitlines() if o.startswith('epoch ')]
     assert len(epochs) == 6 and epochs[-1].startswith('epoch 6/6  train_loss')
     assert '\r' not in out and '\x1b' not in out
-    last = out.strip().splitlines()[-6:]
+    last = out.strip().splitlines()[-7:]
     assert last[0] == 'data set       digits (not MNIST)'
-    assert re.fullmatch(r'test accuracy  9\d\.\d\d% \(95% interval .*, 360 digits\)', last[1])
-    assert 'learner.pkl' in last[4] and str(run.name) in last[4]
+    assert last[1] == 'recipe         simple, 108,922 parameters'
+    assert re.fullmatch(r'test accuracy  9\d\.\d\d% \(95% interval .*, 360 digits\)', last[2])
+    assert 'learner.pkl' in last[5] and str(run.name) in last[5]
 
 
 def test_predicting_in_another_process_and_folder(trained, sh, digits):
@@ -59,7 +62,7 @@ def test_auto_without_mnist_says_so_before_and_after(sh, tmp_path):
     done = sh('mnist-train', '--epochs', 1, '--bs', 64, FASTAI_HOME=str(tmp_path/'home'), **offline)
     assert done.returncode == 0, done.stderr
     assert done.stdout.index('THIS IS NOT MNIST') < done.stdout.index('epoch 1/1')
-    assert 'digits (not MNIST)' in done.stdout.splitlines()[-6]
+    assert 'digits (not MNIST)' in done.stdout.splitlines()[-7]
     run = next((tmp_path/'runs').iterdir())
     assert 'digits' in run.name and 'digits (not MNIST)' in (run/'metrics.json').read_text()
 
@@ -69,6 +72,34 @@ def test_lr_find_suggests_and_draws(sh, tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r'valley\s+[\d.e-]+\n', done.stdout)
     assert (tmp_path/'lr_find.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_list_shows_every_recipe_and_trains_nothing(sh, tmp_path):
+    done = sh('mnist-train', '--list')
+    assert done.returncode == 0, done.stderr
+    head, *rows = [re.split(r'  +', o) for o in done.stdout.splitlines()]
+    assert head == ['recipe', 'network', 'parameters epochs', 'what for'] and [r[0] for r in rows] == [*recipes]
+    two_conv = next(o for o in done.stdout.splitlines() if o.startswith('two_conv'))
+    assert '30,840' in two_conv and ' 10 ' in two_conv
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_with_changes_is_trained_and_its_learner_predicts(sh, tmp_path, digits):
+    done = sh('mnist-train', '--data', 'digits', '--recipe', 'two_conv:epochs=2', '--augment', 'affine+erase',
+              '--lr', .01)
+    assert done.returncode == 0, done.stderr
+    config = read_json(next((tmp_path/'runs').iterdir())/'config.json')
+    assert (config['arch'], config['epochs'], config['augment'], config['bs'], config['lr']) == \
+           ('two_conv', 2, 'affine+erase', 32, .01)
+    assert sh('mnist-predict', next((digits/'testing'/'1').iterdir())).returncode == 0
+
+
+def test_bench_times_augmentation_beside_a_step(sh, tmp_path):
+    done = sh('mnist-bench', '--data', 'digits', '--bs', 64, '--augment', '--out', 'augment.json')
+    assert done.returncode == 0, done.stderr
+    found = read_json(tmp_path/'augment.json')['milliseconds_a_batch']
+    assert list(found) == ['training step', 'affine', 'elastic', 'erase', 'affine+elastic+erase']
+    assert min(found.values()) > 0
 
 
 def test_bench_compares_three_ways(sh, tmp_path):
@@ -90,6 +121,10 @@ mistakes = {
     'no threads':         (['mnist-bench', '--data', 'digits', '--threads', '0'], 'threads=0 is not possible'),
     'unknown option':     (['mnist-train', '--epoch-count', '3'], 'unrecognized arguments'),
     'unknown network':    (['mnist-train', '--data', 'digits', '--arch', 'vgg'], "there is no network 'vgg'"),
+    'unknown recipe':     (['mnist-train', '--data', 'digits', '--recipe', 'vgg'], "there is no recipe 'vgg'"),
+    'epochs of a knn':    (['mnist-train', '--recipe', 'knn', '--epochs', '3'], 'knn is fitted in one piece'),
+    'a rate of a knn':    (['mnist-lr-find', '--data', 'digits', '--recipe', 'knn'], 'there is no learning rate'),
+    'unknown tracker':    (['mnist-train', '--data', 'digits', '--log', 'mlflow'], "there is no tracker 'mlflow'"),
     'a run inside a file': (['mnist-train', '--data', 'digits', '--epochs', '1', '--out', 'note.txt/run'], 'note.txt'),
     'a folder in use':    (['mnist-train', '--data', 'digits', '--out', 'folder'], 'nothing is overwritten'),
     'no images':          (['mnist-predict'], 'required: images'),

@@ -404,8 +404,8 @@ def test_it_is_a_dataloaders_in_full(digits):
 
 @pytest.mark.parametrize('kwargs, message', [(dict(bs=5000), 'larger than the 1150'), (dict(bs=0), 'bs=0'),
                                              (dict(train_size=5), 'train_size=5'),
-                                             (dict(train_size=1148), 'expected 10 to 1140, or 1150'),
-                                             (dict(train_size=1151), 'expected 10 to 1140, or 1150'),
+                                             (dict(train_size=1148), 'expected 10 to 1140, or 1437 for all'),
+                                             (dict(train_size=1151), 'expected 10 to 1140, or 1437 for all'),
                                              (dict(valid_size=5), 'valid_size=5')])
 def test_impossible_sizes_are_refused(digits, kwargs, message):
     with pytest.raises(ValueError, match=message): d.mnist_dls(digits, **kwargs)

@@ -5,14 +5,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import run_command
 from fastai.learner import Learner, load_learner
 
-from mnist_fastai import runs
-from mnist_fastai.data import mnist_path
+from mnist_fastai import data, runs
+from mnist_fastai.data import cache_file, file_states, mnist_path
 
-files = {'config.json', 'environment.json', 'history.csv', 'metrics.json', 'learner.pkl',
+files = {'config.json', 'environment.json', 'history.csv', 'metrics.json', 'learner.pkl', 'predictions.npz',
          'loss.png', 'accuracy.png', 'schedule.png', 'predictions.png'}
 weights_hash = '''
 import hashlib, warnings; warnings.simplefilter("ignore")
@@ -32,7 +33,7 @@ def test_a_run_directory_holds_what_it_should(trained):
     assert metrics['test']['n'] == 360 and metrics['valid']['n'] == 287
     low, high = metrics['test']['interval']
     assert .9 < low < metrics['test']['accuracy'] < high < 1
-    assert set(metrics['seconds']) == {'data', 'setup', 'training', 'evaluation'}
+    assert set(metrics['seconds']) == {'data', 'training', 'evaluation'}
     assert env['data']['training']['images'] == 1437 and len(env['data']['training']['sha256']) == 64
     assert env['threads'] >= 1 and env['packages']['fastai']
     assert len((run/'history.csv').read_text().splitlines()) == 7
@@ -71,21 +72,93 @@ opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None)
 
 
-def test_training_opens_no_test_image_and_the_test_set_is_scored_once(digits, tmp_path, monkeypatch):
+@pytest.mark.parametrize('recipe', ['simple', 'batchnorm_aug', 'knn'])
+def test_training_opens_no_test_image_and_the_test_set_is_scored_once(recipe, digits, tmp_path, monkeypatch):
     scored, during_training = [], []
     def score(learn, dl, real=runs.score): scored.append(dl); return real(learn, dl)
     def fit(*args, real=runs.fit):
         rows = real(*args)
-        during_training.extend(o for o in opened if '/testing/' in o)
+        during_training.extend(opened)
         return rows
     monkeypatch.setattr(runs, 'score', score)
     monkeypatch.setattr(runs, 'fit', fit)
+    test_cache = str(cache_file(digits/'testing', file_states(digits/'testing')))
+    data._decoded.cache_clear()
     opened.clear()
-    run = runs.train('digits', epochs=2, bs=64, out=tmp_path/'run')
-    assert during_training == []
-    assert any('/testing/' in o for o in opened)  # the hook does see such files, when the run is scored
+    run = runs.train('digits', recipe, out=tmp_path/'run', **({} if recipe == 'knn' else dict(epochs=1, bs=64)))
+    assert not [o for o in during_training if '/testing/' in o or o == test_cache]
+    assert [o for o in opened if '/testing/' in o or o == test_cache]  # the hook does see them, later
     testing = [dl for dl in scored if dl.dataset.items[0].parent.parent.name == 'testing']
     assert len(testing) == 1 and len(run.learn.dls.loaders) == 2
+
+
+@pytest.mark.parametrize('recipe', ['simple', 'knn'])
+def test_training_goes_the_same_way_when_no_test_image_can_be_read(recipe, digits, tmp_path):
+    shutil.copytree(digits, tmp_path/'blind')
+    for file in (tmp_path/'blind'/'testing').rglob('*.png'): file.write_bytes(b'nothing to see')
+    fields = {} if recipe == 'knn' else dict(epochs=1, bs=64)
+    seen = runs.train(digits, recipe, out=tmp_path/'seen', **fields)
+    with pytest.raises(ValueError, match='testing.*is not a readable image'):  # only now, when it is scored
+        runs.train(tmp_path/'blind', recipe, out=tmp_path/'run', **fields)
+    blind = runs.load_run(tmp_path/'run')
+    with blind.no_bar(): probs, _ = blind.get_preds(dl=blind.dls.test_dl(seen.learn.dls.valid_ds.items))
+    assert np.array_equal(probs, np.load(seen.path/'predictions.npz')['valid_probs'])
+
+
+@pytest.mark.parametrize('recipe', ['linear', 'knn', 'svm'])
+def test_a_classical_method_is_a_run_like_any_other(recipe, digits, tmp_path):
+    run = runs.train('digits', recipe, out=tmp_path/'run')
+    assert {o.name for o in run.path.iterdir()} == files - {'history.csv', 'loss.png', 'accuracy.png', 'schedule.png'}
+    assert run.metrics['test']['accuracy'] > .9 and run.metrics['parameters'] > 0
+    assert runs.read_json(run.path/'config.json')['epochs'] is None
+    again = runs.train(**runs.read_json(run.path/'config.json'), out=tmp_path/'again')
+    assert again.metrics['test'] == run.metrics['test']
+    digit, _, probs = runs.load_run(run.path).predict(digits/'testing'/'4'/'246.png')
+    assert digit == '4' and float(probs.sum()) == pytest.approx(1)
+
+
+def test_every_field_of_a_recipe_changes_the_training(digits, tmp_path):
+    base = dict(epochs=2, bs=64)
+    other = dict(arch='mlp', augment='affine', pixels='raw', opt='sgd', schedule='flat', epochs=3, bs=32, lr=.001,
+                 wd=.5)
+    losses = {}
+    for i, change in enumerate([{}, *({k: v} for k, v in other.items())]):
+        run = runs.train('digits', out=tmp_path/str(i), **{**base, **change})
+        losses[str(change)] = (run.path/'history.csv').read_text().splitlines()[-1].split(',')[1]
+        for k, v in {**base, **change}.items(): assert runs.read_json(run.path/'config.json')[k] == v
+    assert len(set(losses.values())) == 1 + len(other), losses
+
+
+def test_one_hot_targets_train_to_the_same_network(digits, tmp_path):
+    a, b = (runs.train('digits', epochs=2, bs=64, loss=o, out=tmp_path/o) for o in ('class_index', 'one_hot'))
+    assert a.metrics['valid']['accuracy'] == pytest.approx(b.metrics['valid']['accuracy'], abs=.02)
+    assert type(b.learn.loss_func).__name__ == 'OneHotCrossEntropy'
+    _, _, probs = runs.load_run(b.path).predict(digits/'testing'/'4'/'246.png')
+    assert float(probs.sum()) == pytest.approx(1)  # the loss knows its activation
+
+
+@pytest.mark.parametrize('tracker', ['tensorboard', 'wandb'])
+def test_a_tracker_sees_the_training_and_changes_nothing(tracker, digits, tmp_path, monkeypatch):
+    pytest.importorskip(tracker, reason=f'{tracker} is not installed: pip install {tracker}')
+    monkeypatch.setenv('WANDB_MODE', 'offline')
+    plain, tracked = (runs.train('digits', epochs=2, bs=64, log=log, out=tmp_path/str(log)) for log in (None, tracker))
+    assert plain.metrics['valid'] == tracked.metrics['valid'] and plain.metrics['test'] == tracked.metrics['test']
+    history = [(o.path/'history.csv').read_text().splitlines()[1:] for o in (plain, tracked)]
+    assert [o.split(',')[:4] for o in history[0]] == [o.split(',')[:4] for o in history[1]]
+    assert list((tracked.path/tracker).iterdir())
+    if tracker == 'wandb': return
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(tracked.path/'tensorboard')).Reload()
+    seen = [o.value for o in events.Scalars('accuracy')]
+    assert seen == pytest.approx([float(o.split(',')[3]) for o in history[0]], abs=1e-5)
+    assert len(events.Scalars('train_loss')) >= 2*17
+
+
+def test_a_tracker_that_is_not_installed_is_one_clear_error(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, 'find_spec', lambda name: None)
+    with pytest.raises(ValueError, match="'wandb' is not installed: pip install wandb"):
+        runs.train('digits', log='wandb', out=tmp_path/'run')
+    assert not (tmp_path/'run').exists()
 
 
 def test_the_exported_learner_needs_nothing_but_the_package(trained, tmp_path):

@@ -1,0 +1,193 @@
+"""Comparisons: every combination once, ranked on validation, honest about noise, and going on after a fault."""
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mnist_fastai import compare as c
+from mnist_fastai.compare import compare, leaderboard_table
+from mnist_fastai.data import describe
+from mnist_fastai.runs import read_json
+
+bin = Path(sys.executable).parent
+recipes = ['mlp:epochs=2:bs=64', 'simple:epochs=2:bs=64', 'knn']
+written = {'trials', 'trials.csv', 'leaderboard.csv', 'leaderboard.md', 'pairs.csv', 'environment.json', 'accuracy.png',
+           'parameters.png', 'seconds.png', 'learning_curves.png', 'training_sizes.png'}
+
+
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory, digits):
+    "A small comparison on the offline digits: (what `compare` gave, its folder)"
+    out = tmp_path_factory.mktemp('compared')
+    return compare(recipes, 'digits', seeds=3, train_sizes=[300, 1437], jobs=2, out=out), out
+
+
+def test_every_combination_is_run_once(compared):
+    found, out = compared
+    trials = pd.read_csv(out/'trials.csv')
+    done = sorted(zip(trials.recipe, trials.train_images, trials.seed))
+    networks = [(r, n, s) for r in recipes[:2] for n in (300, 1150) for s in (1, 2, 3)]
+    assert done == sorted([*networks, ('knn', 300, 1), ('knn', 1150, 1)])  # knn has no randomness
+    assert found.failed == [] and {o.name for o in out.iterdir()} == written
+    assert not list((out/'trials').glob('.*'))
+    for png in out.glob('*.png'): assert png.read_bytes()[:4] == b'\x89PNG'
+
+
+def test_the_leaderboard_is_what_the_runs_say(compared):
+    _, out = compared
+    board = pd.read_csv(out/'leaderboard.csv')
+    assert len(board) == 6
+    for _, row in board.iterrows():
+        runs = [o for o in (out/'trials').iterdir() if read_json(o/'config.json')['recipe'] == row.recipe
+                and read_json(o/'metrics.json')['train_images'] == row.train_images]
+        test = [read_json(o/'metrics.json')['test']['accuracy'] for o in runs]
+        assert len(runs) == row.seeds and row.test == pytest.approx(np.mean(test), abs=1e-5)
+        if row.recipe == 'knn':
+            assert np.isnan(row.test_std) and np.isnan(row.epochs)
+            assert row.parameters == row.multiply_adds == 784*row.train_images
+            continue
+        low, high = stats.ttest_1samp(test, 0).confidence_interval(.95)
+        assert (row.test_std, row.test_low, row.test_high) == pytest.approx((np.std(test, ddof=1), low, high), abs=1e-5)
+        assert row.parameters == (109_386 if 'mlp' in row.recipe else 108_922) and row.epochs == 2 and row.seconds > 0
+    assert (out/'leaderboard.md').read_text() == leaderboard_table(board) + '\n'
+
+
+def test_validation_ranks_and_the_test_set_does_not():
+    trials = pd.DataFrame([dict(recipe=r, train_images=100, seed=s, epochs=1, parameters=1, multiply_adds=1, seconds=1.,
+                                valid=v, test=t, dataset='x', trial='') for r, v, t in (('a', .9, .5), ('b', .8, .99))
+                           for s in (1, 2)])
+    assert list(c.summarize(trials).recipe) == ['a', 'b']
+
+
+def test_pairs_are_compared_seed_by_seed(compared):
+    found, out = compared
+    trials, pairs = pd.read_csv(out/'trials.csv'), pd.read_csv(out/'pairs.csv')
+    assert len(pairs) == 6 and set(pairs.train_images) == {300, 1150}
+    for p in pairs.itertuples():
+        of = {r: trials[(trials.recipe == r) & (trials.train_images == p.train_images)].set_index('seed').test
+              for r in (p.a, p.b)}
+        a, b = ([*v]*(3 if len(v) == 1 else 1) for v in of.values())
+        assert p.test_difference == pytest.approx(np.mean(a) - np.mean(b), abs=1e-4) and p.seeds == 3
+        assert p.p == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-2)
+        assert len(str(p.mcnemar).split()) == 3
+    assert found.pairs.larger_than_noise.dtype == bool
+
+
+def test_equal_models_are_within_the_noise_and_unequal_ones_are_not(tmp_path):
+    rng, labels = np.random.default_rng(1), np.repeat(range(10), 100)
+    def trial(recipe, seed, accuracy):
+        name = f'{recipe}-{seed}'
+        (tmp_path/name).mkdir()
+        probs = np.eye(10)[np.where(rng.random(1000) < accuracy, labels, (labels + 1) % 10)]
+        np.savez(tmp_path/name/'predictions.npz', test_probs=probs, test_labels=labels)
+        acc = (probs.argmax(1) == labels).mean()
+        return dict(recipe=recipe, train_images=100, seed=seed, epochs=1, parameters=1, multiply_adds=1, seconds=1.,
+                    valid=acc, test=acc, dataset='x', trial=name)
+    for seeds in (1, 5):  # McNemar's test for a single seed, else the paired t-test
+        trials = pd.DataFrame([trial(f'{r}{seeds}', s, acc) for r, acc in (('a', .9), ('b', .9), ('worse', .8))
+                               for s in range(seeds)])
+        pairs = c.compare_pairs(trials, c.summarize(trials), tmp_path)
+        worse = pairs.a.str.contains('worse') | pairs.b.str.contains('worse')
+        assert list(pairs.larger_than_noise) == list(worse)
+
+
+def test_what_is_done_is_not_run_again(compared, capfd):
+    _, out = compared
+    before = {o: o.stat().st_mtime_ns for o in (out/'trials').rglob('*')}
+    compare(recipes, 'digits', seeds=3, train_sizes=[300, 1150], jobs=2, out=out)
+    assert '14 trials, 14 of them done before' in capfd.readouterr().out
+    assert {o: o.stat().st_mtime_ns for o in (out/'trials').rglob('*')} == before
+
+
+def test_other_data_other_code_and_other_settings_are_other_trials(digits, monkeypatch):
+    trial = c.plan('digits', ['mlp'], 1, [None], describe(digits))[0]
+    names = {c.trial_name(trial, 'x'), c.trial_name(trial, 'y'), c.trial_name({**trial, 'lr': .5}, 'x')}
+    assert len(names) == 3
+    version = c.code_version()
+    assert version == c.code_version()
+    monkeypatch.setattr(c, 'environment', lambda: dict(packages=dict(torch='0.1')))
+    assert version != c.code_version()
+
+
+def test_only_code_counts_as_code(tmp_path, monkeypatch):
+    package = Path(c.mnist_fastai.__file__).parent
+    shutil.copytree(package, tmp_path/'copy')
+    version = c.code_version()
+    monkeypatch.setattr(c.mnist_fastai, '__file__', str(tmp_path/'copy'/'__init__.py'))
+    runs = tmp_path/'copy'/'runs.py'
+    runs.write_text(runs.read_text().replace('"Train by a recipe', '# a comment\n    "Teach by a recipe'))
+    assert c.code_version() == version
+    runs.write_text(runs.read_text().replace('reproducible=True', 'reproducible=False'))
+    assert c.code_version() != version
+
+
+def test_a_trial_that_fails_is_reported_and_the_others_go_on(sh, tmp_path):
+    done = sh('mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=1,mlp:epochs=1:lr=1e12,knn', '--seeds', 2,
+              '--out', 'c')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert '2 trials failed' in done.stderr and done.stdout.count('FAILED') == 2 and 'diverged' in done.stdout
+    board = pd.read_csv(tmp_path/'c'/'leaderboard.csv')
+    assert set(board.recipe) == {'mlp:epochs=1', 'knn'} and '1e12' not in (tmp_path/'c'/'trials.csv').read_text()
+    assert len(list((tmp_path/'c'/'trials').iterdir())) == 3
+
+
+def test_interrupted_it_goes_on_where_it_was(tmp_path, digits):
+    args = [bin/'mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=2,simple:epochs=40', '--seeds', '2',
+            '--jobs', '1', '--out', 'c']
+    process = subprocess.Popen(args, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = next(line for line in process.stdout if line.startswith('1/4'))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and err.strip().endswith('interrupted') and 'Traceback' not in err
+    time.sleep(1)
+    kept = {o.name: o.stat().st_mtime_ns for o in (tmp_path/'c'/'trials').iterdir()}
+    assert re.split(r'\s+', first)[1] in kept and len(kept) < 4 and not any(o.startswith('.') for o in kept)
+    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f'4 trials, {len(kept)} of them done before' in done.stdout
+    now = {o.name: o.stat().st_mtime_ns for o in (tmp_path/'c'/'trials').iterdir()}
+    assert len(now) == 4 and kept.items() <= now.items()
+
+
+def test_side_by_side_gives_what_one_after_the_other_gives(tmp_path, digits):
+    boards = [compare(['mlp:epochs=1', 'simple:epochs=1'], 'digits', 2, jobs=jobs, out=tmp_path/str(jobs)).board
+              for jobs in (1, 2)]
+    one, two = (o.drop(columns='seconds').sort_values('recipe', ignore_index=True) for o in boards)
+    pd.testing.assert_frame_equal(one, two, atol=.02)  # other threads, other roundings
+
+
+def test_the_ranking_does_not_depend_on_the_test_labels(tmp_path, digits):
+    shutil.copytree(digits, tmp_path/'turned')
+    folders = [tmp_path/'turned'/'testing'/str(i) for i in range(10)]
+    for o in folders: o.rename(f'{o}x')
+    for i, o in enumerate(folders): Path(f'{o}x').rename(folders[(i + 1) % 10])  # every test label is wrong now
+    right, wrong = (compare(['mlp:epochs=2', 'linear', 'knn'], data, 2, jobs=1, out=tmp_path/out).board
+                    for data, out in (('digits', 'a'), (str(tmp_path/'turned'), 'b')))
+    assert list(right.recipe) == list(wrong.recipe) and list(right.valid) == list(wrong.valid)
+    assert right.test.min() > .8 and wrong.test.max() < .2
+
+
+mistakes = {
+    'no such recipe': (['--recipes', 'mlp,resnet'], "there is no recipe 'resnet'"),
+    'too many images': (['--train-size', '60000'], 'train-size 60000 is not possible'),
+    'no number': (['--train-size', '100,many'], "'many' is no whole number"),
+    'no seeds': (['--seeds', '0'], 'seeds=0 is not possible'),
+    'no jobs': (['--jobs', '0'], 'jobs=0 is not possible'),
+    'no such tracker': (['--log', 'mlflow'], "there is no tracker 'mlflow': expected one of tensorboard, wandb"),
+}
+
+
+@pytest.mark.parametrize('name', mistakes)
+def test_a_mistake_is_one_clear_line_and_nothing_is_run(name, sh, tmp_path):
+    args, message = mistakes[name]
+    done = sh('mnist-compare', '--data', 'digits', *args)
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count('\n') == 1
+    assert not list(tmp_path.iterdir())
