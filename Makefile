@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHONWARNINGS ?= ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare data bench test lint export constraints clean
+.PHONY: help install train compare data bench test lint export readme constraints clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: .venv/installed lint  ## run every test and every quick notebook
 export: .venv/installed  ## notebooks to modules, notebooks clean
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
+
+readme: .venv/installed  ## write the tables of README.md and results/README.md from results/
+	@$(BIN)/python tests/test_readme.py
 
 constraints: .venv/installed  ## choose the newest versions again, for all supported Pythons
 	$(BIN)/python -m pip install --quiet uv

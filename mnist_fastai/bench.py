@@ -169,7 +169,7 @@ def timed(
             if i >= 5: spent[name].append(1000*(time.perf_counter() - start))  # the first ones warm up
     return {name: statistics.median(v) for name, v in spent.items()}
 
-# %% ../nbs/11_bench.ipynb #060bd820
+# %% ../nbs/11_bench.ipynb #38c6f55a
 def bench_augment(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
@@ -178,7 +178,9 @@ def bench_augment(
     times:int=200 # Batches
 ) -> dict: # Settings, environment, and milliseconds a batch: of a training step, and of each augmentation
     "Time the augmentation of a batch and a training step with it"
-    torch.set_num_threads(threads or torch.get_num_threads())
+    threads = torch.get_num_threads() if threads is None else threads
+    check_numbers(bs=(bs, 1), times=(times, 1), threads=(threads, 1, 1025))
+    torch.set_num_threads(threads)
     path = mnist_path(data)
     x, y = mnist_dls(path, bs=bs, device='cpu', standardize=False).one_batch()
     pixels, model = x.as_subclass(torch.Tensor), build_model(arch)

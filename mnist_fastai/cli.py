@@ -66,7 +66,7 @@ def recipe_table() -> str: # Lines of text
         lines.append(f"{name:14} {r.arch:14} {size:>10} {r.epochs or '-':>6}  {r.about}")
     return '\n'.join(lines)
 
-# %% ../nbs/12_cli.ipynb #b51281aa
+# %% ../nbs/12_cli.ipynb #7c972b7d
 @command
 @delegates(get_recipe, but=['name'])
 def mnist_train(
@@ -76,7 +76,7 @@ def mnist_train(
     train_size:int=None, # Images to train on, default all that are not for validation
     valid_size:int=5000, # Images for validation, at most a fifth
     split_seed:int=42, # Which images are for validation
-    log:str=None, # Where to track the training besides: tensorboard or wandb
+    log:str=None, # Where to track the epochs besides: tensorboard or wandb
     out:str=None, # Folder of the run, default a new one under runs/
     list:bool=False, # Show all recipes, train nothing
     **kwargs
@@ -88,15 +88,22 @@ def mnist_train(
     print(summary(run))
     return run
 
-# %% ../nbs/12_cli.ipynb #54592183
+# %% ../nbs/12_cli.ipynb #c40abdb1
+def listed(
+    text:str # With commas
+) -> list: # Of `str`
+    "What stands between the commas"
+    return [o.strip() for o in text.split(',') if o.strip()]
+
+# %% ../nbs/12_cli.ipynb #3109fa5f
 def whole_number(
     text:str # From the command line
 ) -> int:
     "A number in a list of numbers"
-    if text.strip().isdecimal(): return int(text)
+    if text.isdecimal(): return int(text)
     raise ValueError(f"'{text}' is no whole number")
 
-# %% ../nbs/12_cli.ipynb #de683784
+# %% ../nbs/12_cli.ipynb #70aab8c7
 @command
 def mnist_compare(
     recipes:str='two_conv,one_conv,mlp', # Names with commas between, changes behind a colon: one_conv:epochs=30; or all
@@ -104,19 +111,19 @@ def mnist_compare(
     seeds:int=3, # How many: 1, 2, ...
     train_size:str='all', # Training images, with commas between: 18000,60000
     jobs:int=None, # Processes side by side, default one a core
-    log:str=None, # Where to track the trainings besides: tensorboard or wandb
+    log:str=None, # Where to track the epochs besides: tensorboard or wandb
     out:str='runs/compare' # Folder of the comparison; what it holds already is not run again
 ):
     "Train all combinations of recipes, seeds and training sizes, and write a leaderboard with plots"
-    names = [*all_recipes] if recipes == 'all' else recipes.split(',')
-    sizes = [None if o == 'all' else whole_number(o) for o in train_size.split(',')]
+    names = [o for name in listed(recipes) for o in (all_recipes if name == 'all' else [name])]
+    sizes = [None if o == 'all' else whole_number(o) for o in listed(train_size)]
     from mnist_fastai.compare import compare, conclusion
     found = compare(names, data, seeds, sizes, jobs, log, out)
     print(conclusion(found))
     if found.failed: raise ValueError(f'{len(found.failed)} trials failed, see above; the same command tries again')
     return found
 
-# %% ../nbs/12_cli.ipynb #fb4cfc75
+# %% ../nbs/12_cli.ipynb #1a967ffc
 @command
 def mnist_lr_find(
     data:str='auto', # As for mnist-train
@@ -131,14 +138,14 @@ def mnist_lr_find(
     from mnist_fastai.learner import find_lr
     from mnist_fastai.runs import recipe_learner, seeded_dls, settings
     check_numbers(num_it=(num_it, 1))
-    r = settings(data, recipe, seed, None, 5000, 42, bs=bs)
+    r = settings(data, recipe, seed, bs=bs)
     learn = recipe_learner(seeded_dls(mnist_path(data), r, seed), r)
     with learn.no_bar(): found = find_lr(learn, plot, num_it)
     for name, lr in found._asdict().items(): print(f'{name:8} {lr:.2g}')
     print(f'plot     {plot}')
     return found
 
-# %% ../nbs/12_cli.ipynb #67c2104f
+# %% ../nbs/12_cli.ipynb #2a28950c
 def check_like_mnist(
     file:str # An image file
 ):
@@ -149,7 +156,7 @@ def check_like_mnist(
     if sum(map(int, border)) <= 127*len(border): return
     raise ValueError(f"{file} has a light background; expected a light digit on dark, as MNIST's: invert it")
 
-# %% ../nbs/12_cli.ipynb #ecadd30f
+# %% ../nbs/12_cli.ipynb #361e0f33
 @command
 def mnist_predict(
     images:Annotated[str, 'Image files of 28x28 pixels, a light digit on dark', dict(nargs='+')],
@@ -166,7 +173,7 @@ def mnist_predict(
     for image, digit, prob in found: print(f'{digit}  {prob:6.1%}  {image}')
     return found
 
-# %% ../nbs/12_cli.ipynb #e350eec9
+# %% ../nbs/12_cli.ipynb #028ec9b3
 @command
 def mnist_bench(
     data:str='auto', # As for mnist-train

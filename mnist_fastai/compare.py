@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['leaderboard_table', 'compare']
 
-# %% ../nbs/06_compare.ipynb #68de6414
-import ast, hashlib, io, itertools, json, os, re
+# %% ../nbs/06_compare.ipynb #9a84667e
+import ast, hashlib, io, itertools, json, re, shutil, warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,18 +17,18 @@ import pandas as pd
 import torch
 from fastcore.all import AttrDict
 from fastprogress.fastprogress import progress_bar
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy import stats
 
-# %% ../nbs/06_compare.ipynb #4c412b45
+# %% ../nbs/06_compare.ipynb #3e711f47
 import mnist_fastai
 from .data import check_numbers, describe, live, mnist_path, whole_file
 from mnist_fastai.runs import (
-    check_tracker, environment, read_json, run_config, same_tomorrow, save_plot, settings, write_json
+    check_tracker, environment, read_json, run_config, same_tomorrow, save_plot, settings
 )
 
-# %% ../nbs/06_compare.ipynb #e6936f78
+# %% ../nbs/06_compare.ipynb #a54d6e43
 def plan(
     data:str, # As `mnist_path` takes it
     recipes:list, # As `get_recipe` takes them
@@ -45,13 +45,14 @@ def plan(
         raise ValueError(f'train-size {size} is not possible: {left} images are left beside validation; expected 10 to '
                          f'{left - 10}, or {total} for all')
     sizes = list(dict.fromkeys(None if size in (total, left) else size for size in sizes))
-    trials = [settings(data, recipe, seed, size, 5000, 42)
-              for size, seed, recipe in itertools.product(sizes, range(1, seeds + 1), dict.fromkeys(recipes))]
-    return [c for c in trials if c.epochs or c.seed == 1]
+    trials = [settings(data, recipe, seed, size)
+              for size, seed, recipe in itertools.product(sizes, range(1, seeds + 1), recipes)]
+    same = {json.dumps({**c, 'recipe': None}): c for c in reversed(trials)}  # mlp and mlp:epochs=10 are the same
+    return [c for c in trials if (c.epochs or c.seed == 1) and c is same[json.dumps({**c, 'recipe': None})]]
 
-# %% ../nbs/06_compare.ipynb #b65f9150
+# %% ../nbs/06_compare.ipynb #e8a98f8e
 def code_version() -> str: # SHA-256 in hex
-    "A hash of what decides a training besides its settings and its data: modules and library versions"
+    "A hash of the modules that train, and of the library versions"
     h = hashlib.sha256(json.dumps(environment()['packages']).encode())
     for name in ('augment', 'data', 'learner', 'models', 'runs'):
         tree = ast.parse((Path(mnist_fastai.__file__).parent/f'{name}.py').read_text(encoding='utf-8'))
@@ -61,89 +62,117 @@ def code_version() -> str: # SHA-256 in hex
         h.update(ast.dump(tree).encode())
     return h.hexdigest()
 
-# %% ../nbs/06_compare.ipynb #1d5b085e
+# %% ../nbs/06_compare.ipynb #1775ea6d
 def trial_name(
     c:dict, # From `settings`
-    version:str # Data and code
+    version:str # Of code and data
 ) -> str: # A folder's name
     "What a trial is called: equal names, equal results"
     h = hashlib.sha256((json.dumps(c, sort_keys=True) + version).encode()).hexdigest()[:10]
     return re.sub(r'[^\w.+-]+', '-', f"{c['recipe']}-{c['train_size'] or 'all'}-{c['seed']}-{h}")
 
-# %% ../nbs/06_compare.ipynb #6f412dfb
+# %% ../nbs/06_compare.ipynb #50a97309
 def run_trial(
     c:dict, # From `settings`
     dest:Path, # Its folder, when it is done
     work:Path, # Where to work
     threads:int=None, # Of PyTorch, default as it is
     log:str=None # As `train` takes it
-) -> dict: # name, and valid accuracy with seconds of training, or error
+) -> dict: # name, and what `metrics.json` says or error
     "Train and score one trial, silently"
     if threads: torch.set_num_threads(threads)
+    here, done = work/dest.name, dest/'metrics.json'
     try:
-        with redirect_stdout(io.StringIO()): run = run_config(c, work/dest.name, log)
-        if not dest.exists(): run.path.rename(dest)
-        return dict(name=dest.name, valid=run.metrics['valid']['accuracy'], seconds=run.metrics['seconds']['training'])
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter('ignore')
+            here.mkdir()
+            if not done.exists(): run_config(c, here, log)
+        if not done.exists():
+            shutil.rmtree(dest, ignore_errors=True)  # something that is no finished trial
+            here.rename(dest)
+        return dict(name=dest.name, **read_json(done))
     except Exception as e: return dict(name=dest.name, error=f'{type(e).__name__}: {e}')
+    finally: shutil.rmtree(here, ignore_errors=True)
 
-# %% ../nbs/06_compare.ipynb #1a1a7cb3
+# %% ../nbs/06_compare.ipynb #b0601739
 def show_trial(
     r:dict, # From `run_trial`
     count:str # How many are done
 ):
     "A line on a trial: always when it failed, else where there is no bar"
     if 'error' not in r and live(): return
-    what = r.get('error') or f"validation {r['valid']:.2%}, {r['seconds']:.1f} s"
+    what = r.get('error') or f"validation {r['valid']['accuracy']:.2%}, {r['seconds']['training']:.1f} s"
     print(f"{count}  {r['name']}  {what}", flush=True)
 
-# %% ../nbs/06_compare.ipynb #66bea629
+# %% ../nbs/06_compare.ipynb #a0c79217
 def run_trials(
-    todo:dict, # folder -> `settings`, at least one
+    todo:dict, # folder -> `settings`
+    work:Path, # Where to work
     jobs:int, # Processes
     log:str=None # As `train` takes it
 ) -> list: # Name and error of each that failed
     "Run trials side by side, with one bar for all or a line for each"
-    threads, failed, parent = max(1, (os.cpu_count() or 1)//jobs), [], next(iter(todo)).parent
-    with (TemporaryDirectory(dir=parent, prefix='.work-', ignore_cleanup_errors=True) as work,
-          parallel_config('loky', inner_max_num_threads=threads)):
-        calls = (delayed(run_trial)(c, dest, Path(work), threads, log) for dest, c in todo.items())
+    threads, failed, n = max(1, cpu_count()//jobs), [], len(todo)
+    with parallel_config('loky', inner_max_num_threads=threads):
+        calls = (delayed(run_trial)(c, dest, work, threads if jobs > 1 else None, log) for dest, c in todo.items())
         results = Parallel(jobs, return_as='generator_unordered', batch_size=1)(calls)
-        for i, r in enumerate(progress_bar(results, total=len(todo), leave=False) if live() else results, 1):
-            show_trial(r, f'{i}/{len(todo)}')
+        for i, r in enumerate(progress_bar(results, total=n, leave=False) if live() else results, 1):
+            show_trial(r, f'{i}/{n}')
             if 'error' in r: failed.append(r)
     return failed
 
-# %% ../nbs/06_compare.ipynb #4e75c29b
-def run_missing(
+# %% ../nbs/06_compare.ipynb #dff0b5f5
+def run_and_survive(
     todo:dict, # folder -> `settings`
+    work:Path, # Where to work
     jobs:int, # Processes
+    log:str=None # As `train` takes it
+) -> list: # Name and error of each that failed
+    "`run_trials`, also when a process is killed"
+    try: return run_trials(todo, work, jobs, log) if todo else []
+    except TerminatedWorkerError as e: killed = e
+    left = {k: c for k, c in todo.items() if not (k/'metrics.json').exists()}
+    begun = [k for k in left if (work/k.name).exists()]
+    if not begun: raise OSError('a process was killed before it began: is there too little memory?') from killed
+    for k in begun: shutil.rmtree(work/k.name)
+    if len(todo) == 1:
+        failed = [dict(name=begun[0].name, error='its process was killed, perhaps for lack of memory')]
+        show_trial(failed[0], '-')
+        return failed
+    failed = run_and_survive({k: c for k, c in left.items() if k not in begun}, work, jobs, log)
+    for k in begun: failed += run_and_survive({k: left[k]}, work, 2, log)  # with one job it would be this process
+    return failed
+
+# %% ../nbs/06_compare.ipynb #0408fe13
+def run_missing(
+    todo:dict, # folder -> `settings`, all in one folder
+    jobs:int=None, # Processes, default one a core
     log:str=None # As `train` takes it
 ) -> list: # Name and error of each that failed
     "Run the trials that are not done"
     missing = {k: c for k, c in todo.items() if not (k/'metrics.json').exists()}
     print(f'{len(todo)} trials, {len(todo) - len(missing)} of them done before', flush=True)
     if not missing: return []
-    next(iter(todo)).parent.mkdir(parents=True, exist_ok=True)
-    try: return run_trials(missing, jobs, log)
-    except TerminatedWorkerError as e:
-        raise OSError('a process was killed, perhaps there was too little memory. What is done is kept: the same '
-                      'command goes on where it was; try it with fewer jobs') from e
+    (folder := next(iter(todo)).parent).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix='.work-', ignore_cleanup_errors=True) as work:
+        return run_and_survive(missing, Path(work), jobs or min(cpu_count(), len(missing)), log)
 
-# %% ../nbs/06_compare.ipynb #a08a6f97
+# %% ../nbs/06_compare.ipynb #6e0ce377
 def read_trials(
     folders:list # Of finished trials
 ) -> pd.DataFrame: # A row a trial
     "What finished trials were and gave"
     rows = []
     for path in folders:
-        c, m = read_json(path/'config.json'), read_json(path/'metrics.json')
+        c, m, env = (read_json(path/f'{o}.json') for o in ('config', 'metrics', 'environment'))
         rows.append(dict(recipe=c['recipe'], train_images=m['train_images'], seed=c['seed'], epochs=c['epochs'],
                          parameters=m['parameters'], multiply_adds=m['multiply_adds'],
                          seconds=m['seconds']['training'], valid=m['valid']['accuracy'], test=m['test']['accuracy'],
-                         dataset=m['dataset'], trial=path.name))
+                         dataset=m['dataset'], trial=path.name, cpu=env['cpu'], threads=env['threads'],
+                         torch=env['packages']['torch'], fastai=env['packages']['fastai'], commit=env['git_commit']))
     return pd.DataFrame(rows).sort_values(['recipe', 'train_images', 'seed'], ignore_index=True)
 
-# %% ../nbs/06_compare.ipynb #7eecaf2a
+# %% ../nbs/06_compare.ipynb #bcb30d03
 def over_seeds(
     values, # One number a seed
 ) -> tuple: # (mean, standard deviation, low, high); all but the mean are NaN for a single seed
@@ -153,7 +182,7 @@ def over_seeds(
     half = stats.t.ppf(.975, n - 1)*stats.sem(values)
     return mean, np.std(values, ddof=1), mean - half, mean + half
 
-# %% ../nbs/06_compare.ipynb #7229f73b
+# %% ../nbs/06_compare.ipynb #2ea5b034
 def summarize(
     trials:pd.DataFrame # From `read_trials`
 ) -> pd.DataFrame: # A row for each recipe and training size, the best validation accuracy first
@@ -168,7 +197,7 @@ def summarize(
     df = pd.DataFrame(rows).astype(dict(epochs='Int64'))
     return df.sort_values(['train_images', 'valid'], ascending=False, ignore_index=True)
 
-# %% ../nbs/06_compare.ipynb #81d23278
+# %% ../nbs/06_compare.ipynb #d07834f0
 def leaderboard_table(
     df:pd.DataFrame # A leaderboard, as `leaderboard.csv` holds it
 ) -> str: # Markdown
@@ -184,7 +213,7 @@ def leaderboard_table(
                      f"| {r.seconds:.0f} | {seeds} | {acc(r, 'valid')} | {acc(r, 'test')} |")
     return '\n'.join(lines)
 
-# %% ../nbs/06_compare.ipynb #8bb6fbd2
+# %% ../nbs/06_compare.ipynb #587d42c4
 def mcnemar(
     a:np.ndarray, # Which test images are right, `bool`, n
     b:np.ndarray # The same of another model
@@ -193,60 +222,78 @@ def mcnemar(
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     return stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.
 
-# %% ../nbs/06_compare.ipynb #b2fb3b95
-def right(
+# %% ../nbs/06_compare.ipynb #0bf23481
+def correct(
     folder:Path # Of a trial
 ) -> np.ndarray: # `bool`, n
     "Which test images a trial gets right"
     with np.load(folder/'predictions.npz') as f: return f['test_probs'].argmax(1) == f['test_labels']
 
-# %% ../nbs/06_compare.ipynb #91e1cb10
+# %% ../nbs/06_compare.ipynb #be74abda
 def compare_pair(
     a:pd.DataFrame, # The trials of one recipe with one training size
     b:pd.DataFrame, # The trials of another
     folder:Path # Where they are
 ) -> dict: # Seeds, mean differences of accuracy (a - b), interval and p, and McNemar's p of each seed
     "Two recipes, seed by seed; one without randomness stands for each seed of the other"
-    pairs = a.merge(b, 'cross') if min(len(a), len(b)) == 1 else a.merge(b, on='seed')
+    no_seeds = a.epochs.isna().all() or b.epochs.isna().all()
+    pairs = a.merge(b, 'cross') if no_seeds else a.merge(b, on='seed')
     if not len(pairs): return {}
-    test = pairs.test_x - pairs.test_y
+    test = (pairs.test_x - pairs.test_y).round(9)  # equal differences of counts stay equal
     mean, _, low, high = over_seeds(test)
-    each = [mcnemar(right(folder/x), right(folder/y)) for x, y in zip(pairs.trial_x, pairs.trial_y)]
+    each = [mcnemar(correct(folder/x), correct(folder/y)) for x, y in zip(pairs.trial_x, pairs.trial_y)]
     p = stats.ttest_1samp(test, 0).pvalue if test.nunique() > 1 else max(each)
     return dict(seeds=len(pairs), valid_difference=(pairs.valid_x - pairs.valid_y).mean(), test_difference=mean,
                 low=low, high=high, p=p, mcnemar=' '.join(f'{o:.2g}' for o in each))
 
-# %% ../nbs/06_compare.ipynb #affa17ef
+# %% ../nbs/06_compare.ipynb #33d3eb7d
 def compare_pairs(
     trials:pd.DataFrame, # From `read_trials`
     board:pd.DataFrame, # From `summarize`
     folder:Path # Where the trials are
-) -> pd.DataFrame: # A row for each two recipes with the same training size; larger_than_noise is the verdict
+) -> pd.DataFrame: # A row for each two recipes with the same training size; `larger_than_noise` is the verdict
     "All pairs, the better one (on validation) first"
     rows, groups = [], {k: g for k, g in trials.groupby(['recipe', 'train_images'])}
     for n, part in board.groupby('train_images', sort=False):
         for a, b in itertools.combinations(part.recipe, 2):
             found = compare_pair(groups[a, n], groups[b, n], folder)
             if found: rows.append(dict(train_images=n, a=a, b=b, **found))
+    if not rows: return pd.DataFrame(columns=['train_images', 'a', 'b', 'larger_than_noise'])
     df = pd.DataFrame(rows)
-    return df.assign(larger_than_noise=stats.false_discovery_control(df.p) < .05) if rows else df
+    df['p_adjusted'] = stats.false_discovery_control(df.p)
+    return df.assign(larger_than_noise=df.p_adjusted < .05)
 
-# %% ../nbs/06_compare.ipynb #434484c3
+# %% ../nbs/06_compare.ipynb #97a330c0
 def accuracy_axis(
     ax, # Its y axis
+    best:float, # The highest accuracy; a bar may reach above the axis
     label:str='accuracy' # Of what
 ):
     "An axis for accuracies that is logarithmic in the errors"
     ax.set_yscale('function', functions=(lambda a: -np.log10(np.clip(1 - a, 1e-6, 1)), lambda v: 1 - 10**-v))
-    low, high = ax.dataLim.y0, ax.dataLim.y1
-    ticks = [1 - e for e in (.5, .2, .1, .05, .02, .01, .005, .002, .001)]
-    shown = [t for i, t in enumerate(ticks) if ticks[min(i + 1, 8)] > low and ticks[max(i - 1, 0)] < high]
-    ax.set_yticks(shown, [f'{t:.1%}' for t in shown])
-    ax.set(ylabel=label, ylim=(1 - 1.1*(1 - low), 1 - (1 - high)/1.1))
+    low, high = ax.dataLim.y0, 1 - max((1 - best)/3, .0002)
+    ticks = [1 - e for e in (.5, .2, .1, .05, .02, .01, .005, .002, .001, .0005)]
+    shown = [t for i, t in enumerate(ticks) if ticks[min(i + 1, 9)] > low and ticks[max(i - 1, 0)] < high]
+    ax.set_yticks(shown, [f'{100*t:.4g}%' for t in shown])
+    ax.set(ylabel=label, ylim=(1 - 1.1*(1 - low), min(1 - (1 - ax.dataLim.y1)/1.1, high)))
     ax.minorticks_off()
     ax.grid(alpha=.3)
 
-# %% ../nbs/06_compare.ipynb #beb933a0
+# %% ../nbs/06_compare.ipynb #e86f98bf
+def looks(
+    df:pd.DataFrame # With a column `recipe`
+) -> dict: # recipe -> keyword arguments of `Axes.plot`
+    "A colour, a marker and a line for each recipe, the same in all plots of a comparison"
+    names = sorted(df.recipe.unique())
+    return {name: dict(color=f'C{i % 10}', marker='osD^v'[i//10 % 5], ls=['-', '--', ':'][i//10 % 3], label=name)
+            for i, name in enumerate(names)}
+
+# %% ../nbs/06_compare.ipynb #0560e489
+def legend_beside(ax):
+    "The recipes, to the right of the plot"
+    ax.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.01, 1), frameon=False)
+
+# %% ../nbs/06_compare.ipynb #897fd1ca
 def plot_accuracy(
     board:pd.DataFrame # From `summarize`, of one training size
 ): # A matplotlib figure
@@ -256,11 +303,11 @@ def plot_accuracy(
         x, half = np.arange(len(board)) + shift, (board[f'{part}_high'] - board[part]).fillna(0)
         ax.errorbar(x, board[part], half, fmt=marker, ms=5, capsize=3, label=dict(valid='validation').get(part, part))
     ax.set_xticks(range(len(board)), board.recipe, rotation=40, ha='right')
-    accuracy_axis(ax)
+    accuracy_axis(ax, board[['valid', 'test']].max(axis=None))
     ax.legend()
     return fig
 
-# %% ../nbs/06_compare.ipynb #cb931612
+# %% ../nbs/06_compare.ipynb #0620c54f
 def plot_against(
     board:pd.DataFrame, # From `summarize`, of one training size
     column:str, # What is on the other axis
@@ -268,51 +315,49 @@ def plot_against(
 ): # A matplotlib figure
     "Test accuracy against size or time, with 95% intervals over seeds"
     fig, ax = plt.subplots(figsize=(7, 4.5))
-    for i, r in board.sort_values(column).reset_index().iterrows():
+    for _, r in board.iterrows():
         half = 0 if pd.isna(r.test_high) else r.test_high - r.test
-        ax.errorbar(r[column], r.test, half, fmt='o', color=f'C{i % 10}', capsize=3)
-        ax.annotate(r.recipe, (r[column], r.test), (5, 5 if i % 2 else -12), textcoords='offset points', fontsize=8)
+        ax.errorbar(r[column], r.test, half, capsize=3, **looks(board)[r.recipe] | dict(ls=''))
     ax.set(xscale='log', xlabel=label)
-    ax.margins(x=.15)
-    accuracy_axis(ax, 'test accuracy')
+    legend_beside(ax)
+    accuracy_axis(ax, board.test.max(), 'test accuracy')
     return fig
 
-# %% ../nbs/06_compare.ipynb #c09631db
+# %% ../nbs/06_compare.ipynb #a6e1e1a3
 def plot_curves(
     trials:pd.DataFrame, # From `read_trials`, of one training size
     folder:Path # Where they are
 ): # A matplotlib figure
     "Validation accuracy by epoch: the mean over seeds, and from the lowest to the highest"
     fig, ax = plt.subplots(figsize=(7, 4.5))
-    for i, (recipe, g) in enumerate(trials[trials.epochs.notna()].groupby('recipe')):
-        acc = np.stack([pd.read_csv(folder/o/'history.csv').accuracy for o in g.trial])
+    for recipe, g in trials[trials.epochs.notna()].groupby('recipe'):
+        acc, look = np.stack([pd.read_csv(folder/o/'history.csv').accuracy for o in g.trial]), looks(trials)[recipe]
         x = np.arange(1, acc.shape[1] + 1)
-        ax.plot(x, acc.mean(0), 'o-', ms=3, color=f'C{i % 10}', label=recipe)
-        ax.fill_between(x, acc.min(0), acc.max(0), color=f'C{i % 10}', alpha=.15)
+        ax.plot(x, acc.mean(0), ms=3, **look)
+        ax.fill_between(x, acc.min(0), acc.max(0), color=look['color'], alpha=.15)
     ax.set(xlabel='epoch')
-    accuracy_axis(ax, 'validation accuracy')
-    ax.legend(fontsize=8)
+    legend_beside(ax)
+    accuracy_axis(ax, trials.valid.max(), 'validation accuracy')
     return fig
 
-# %% ../nbs/06_compare.ipynb #ca998abd
+# %% ../nbs/06_compare.ipynb #47746403
 def plot_sizes(
     board:pd.DataFrame # From `summarize`
 ): # A matplotlib figure
     "Test accuracy against the number of training images, for recipes that were trained with several"
     fig, ax = plt.subplots(figsize=(7, 4.5))
     several = board.groupby('recipe').filter(lambda g: len(g) > 1)
-    for i, (recipe, g) in enumerate(several.sort_values('train_images').groupby('recipe')):
-        half = (g.test_high - g.test).fillna(0)
-        ax.errorbar(g.train_images, g.test, half, fmt='o-', ms=4, capsize=3, label=recipe, color=f'C{i % 10}')
+    for recipe, g in several.sort_values('train_images').groupby('recipe'):
+        ax.errorbar(g.train_images, g.test, (g.test_high - g.test).fillna(0), ms=4, capsize=3, **looks(board)[recipe])
     sizes = sorted(several.train_images.unique())
     ax.set(xscale='log', xlabel='training images')
     ax.set_xticks(sizes, [f'{o:,}' for o in sizes])
     ax.minorticks_off()
-    accuracy_axis(ax, 'test accuracy')
-    ax.legend(fontsize=8)
+    accuracy_axis(ax, several.test.max(), 'test accuracy')
+    legend_beside(ax)
     return fig
 
-# %% ../nbs/06_compare.ipynb #b4b9ae2e
+# %% ../nbs/06_compare.ipynb #03279cde
 def plots(
     trials:pd.DataFrame, # From `read_trials`
     board:pd.DataFrame, # From `summarize`
@@ -330,54 +375,62 @@ def plots(
         figures['training_sizes'].axes[0].set_title(trials.dataset[0])
     return figures
 
-# %% ../nbs/06_compare.ipynb #5863c162
+# %% ../nbs/06_compare.ipynb #f47d4910
 def report(
     out:Path, # The folder of the comparison
     folders:list # Of its finished trials
 ) -> dict: # board and pairs
-    "Write `trials.csv`, `leaderboard.csv` and `.md`, `pairs.csv`, `environment.json` and the plots"
+    "Write `trials.csv`, `leaderboard.csv` and `.md`, `pairs.csv` and the plots"
     trials = read_trials(folders)
     board = summarize(trials)
     pairs = compare_pairs(trials, board, out/'trials')
     for name, df in dict(trials=trials, leaderboard=board, pairs=pairs).items():
         with whole_file(out/f'{name}.csv', 'w', newline='') as f: df.to_csv(f, index=False, float_format='%.6g')
     with whole_file(out/'leaderboard.md', 'w', encoding='utf-8') as f: f.write(leaderboard_table(board) + '\n')
-    write_json(out/'environment.json', environment())
+    for old in ('learning_curves', 'training_sizes'): (out/f'{old}.png').unlink(missing_ok=True)
     for name, fig in plots(trials, board, out/'trials').items(): save_plot(out/f'{name}.png', fig)
     return dict(board=board, pairs=pairs)
 
-# %% ../nbs/06_compare.ipynb #d7bf2ce3
+# %% ../nbs/06_compare.ipynb #72284c6b
 def finished(
-    out:Path, # The folder of a comparison
-    version:str # Data and code
+    folder:Path, # Of the trials
+    data:str, # As in their settings
+    version:str # Of code and data
 ) -> list: # Folders of trials
-    "What is done: trials of this data and this code"
-    done = [o.parent for o in sorted((out/'trials').glob('*/metrics.json'))]
-    return [o for o in done if o.name == trial_name(read_json(o/'config.json'), version)]
+    "What is done: trials of this data and this code, by recipes as they are now"
+    def current(path):
+        try:
+            c = read_json(path/'config.json')
+            now = settings(data, c['recipe'], c['seed'], c['train_size'], c['valid_size'], c['split_seed'])
+            return path.name == trial_name(c, version) and c == now
+        except (OSError, ValueError, KeyError): return False
+    done = sorted(o.parent for o in folder.glob('*/metrics.json'))
+    kept = [o for o in done if current(o)]
+    if other := len(done) - len(kept): print(f'{other} trials of other code, data or recipes are left out')
+    return kept
 
-# %% ../nbs/06_compare.ipynb #557be2a1
+# %% ../nbs/06_compare.ipynb #82da4df5
 def compare(
     recipes:list, # As `get_recipe` takes them
     data:str='auto', # As `mnist_path` takes it
     seeds:int=3, # How many: 1, 2, ...
     train_sizes:list=(None,), # Training images; None or the number of all for all that are not for validation
     jobs:int=None, # Processes side by side, default one a core
-    log:str=None, # Where to track the trainings besides: tensorboard or wandb
+    log:str=None, # Where to track the epochs besides: tensorboard or wandb
     out:str|Path='runs/compare' # The folder of the comparison; what it holds already is not run again
 ) -> AttrDict: # path, board and pairs (each a `DataFrame`), failed (a list of name and error)
     "Train all combinations of recipes, seeds and training sizes, and write the leaderboard"
     check_tracker(log)
+    if jobs is not None: check_numbers(jobs=(jobs, 1))
     path, out = mnist_path(data), Path(out).expanduser()
-    info = describe(path)
-    trials = plan(same_tomorrow(data, path), recipes, seeds, train_sizes, info)
-    jobs = min(os.cpu_count() or 1, len(trials)) if jobs is None else jobs
-    check_numbers(jobs=(jobs, 1))
+    data, info = same_tomorrow(data, path), describe(path)
+    trials = plan(data, recipes, seeds, train_sizes, info)
     version = code_version() + info['training']['sha256'] + info['testing']['sha256']
     failed = run_missing({out/'trials'/trial_name(c, version): c for c in trials}, jobs, log)
-    if done := finished(out, version): return AttrDict(path=out, failed=failed, **report(out, done))
+    if done := finished(out/'trials', data, version): return AttrDict(path=out, failed=failed, **report(out, done))
     raise ValueError(f"no trial succeeded; the first failed with {failed[0]['error']}")
 
-# %% ../nbs/06_compare.ipynb #90f072a7
+# %% ../nbs/06_compare.ipynb #0cceaf8a
 def conclusion(
     found:dict # From `compare`
 ) -> str: # Some lines
@@ -385,9 +438,9 @@ def conclusion(
     pairs, lines = found.pairs, ['', leaderboard_table(found.board), '']
     if len(pairs):
         same = pairs[~pairs.larger_than_noise]
-        lines.append(f'{len(pairs) - len(same)} of {len(pairs)} pairs differ by more than the noise between seeds.')
+        lines.append(f'{len(pairs) - len(same)} of {len(pairs)} pairs differ by more than noise.')
         lines += [f'Not these: {r.a} and {r.b} ({r.train_images:,} images, {100*r.test_difference:+.2f} points on '
-                  f'test, p = {r.p:.2g})' for r in same.itertuples()]
+                  f'test, adjusted p = {r.p_adjusted:.2g})' for r in same.itertuples()]
     lines += [f"FAILED     {r['name']}  {r['error']}" for r in found.failed]
     files = ' '.join(sorted(o.name for o in found.path.iterdir() if not o.name.startswith('.')))
     return '\n'.join([*lines, f'files      {found.path}/: {files}'])

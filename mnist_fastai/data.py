@@ -444,7 +444,7 @@ class _Chunks(torch.utils.data.Dataset):
         try: return torch.from_numpy(np.stack([decode_image(f) for f in self.files[i*1000:(i+1)*1000]]))
         except (ValueError, OSError) as e: return e
 
-# %% ../nbs/00_data.ipynb #a34375e0
+# %% ../nbs/00_data.ipynb #6d5efb32
 def decode_images(
     files:list # Image files of 28x28 pixels
 ) -> torch.Tensor: # `uint8`, n x 28 x 28
@@ -583,7 +583,7 @@ def __iter__(self:DigitDL):
     if self.n: yield from map(self.after_batch, self.indexed_batches())
     self.after_iter()
 
-# %% ../nbs/00_data.ipynb #551d1ea3
+# %% ../nbs/00_data.ipynb #a26203d3
 def stratified_splitter(
     valid_size:int=5000, # Images for validation, 0 or at least 10; no more than a fifth of all are taken
     train_size:int=None, # Images to train on, at least 10; default, or the number of all: all that are left

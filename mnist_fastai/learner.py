@@ -82,7 +82,7 @@ def same_randomness(
         set_random_states(**states)
         for dl, order in zip(dls, orders): dl.rng.setstate(order)
 
-# %% ../nbs/03_learner.ipynb #4de0c716
+# %% ../nbs/03_learner.ipynb #920e8aeb
 def find_lr(
     learn:Learner, # Stays as it is
     plot:str|Path=None, # A PNG to write, besides showing the plot

@@ -132,14 +132,17 @@ def mlp(
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
                          nn.Linear(64, n_out))
 
-# %% ../nbs/02_models.ipynb #319a9bb2
+# %% ../nbs/02_models.ipynb #c22ce10e
 class Estimator(nn.Module):
     "A scikit-learn classifier as a module: `fit` it to pixels, then it gives scores n x 10 like a network"
     def __init__(self, estimator:ClassifierMixin):
         super().__init__()
         self.estimator, self.empty = estimator, nn.Parameter(torch.empty(0))  # fastai asks every model for a parameter
 
-    def fit(self, x, y): self.estimator.fit(x.flatten(1).cpu().numpy(), y.cpu().numpy()); return self
+    def fit(self, x, y):
+        if (n := len(y.unique())) < 10: raise ValueError(f'only {n} digits have training images: take more images')
+        self.estimator.fit(x.flatten(1).cpu().numpy(), y.cpu().numpy())
+        return self
 
     def forward(self, x):
         pixels = x.flatten(1).cpu().numpy()
@@ -164,5 +167,5 @@ def svm() -> Estimator: return Estimator(SVC(C=5, gamma=.002, break_ties=True, c
 # %% ../nbs/02_models.ipynb #c953737f
 archs = {f.__name__: f for f in (simple_cnn, two_conv, one_conv, classic_cnn, batchnorm_cnn, conv_dense, mlp)}
 
-# %% ../nbs/02_models.ipynb #dbdab611
+# %% ../nbs/02_models.ipynb #a6d747fa
 estimators = {f.__name__: f for f in (linear, knn, svm)}

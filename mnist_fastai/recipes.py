@@ -19,7 +19,7 @@ def recipe(
                     epochs=5, bs=128, lr=.01, wd=.01)
     return AttrDict(about=about, arch=arch, **(defaults | fields))
 
-# %% ../nbs/04_recipes.ipynb #832da893
+# %% ../nbs/04_recipes.ipynb #54e3890d
 def fitted(
     about:str, # What it is for
     arch:str # A key of `estimators`
@@ -28,10 +28,10 @@ def fitted(
     no_use = 'augment', 'loss', 'opt', 'schedule', 'epochs', 'bs', 'lr', 'wd'
     return AttrDict(recipe(about, arch), **dict.fromkeys(no_use))
 
-# %% ../nbs/04_recipes.ipynb #bd03ea56
+# %% ../nbs/04_recipes.ipynb #c1d523dc
 recipes = dict(
     simple=recipe('the default: small, quick, about 99%', 'simple_cnn'),
-    two_conv=recipe('the 30,840 parameters of the PyTorch tutorials', 'two_conv', epochs=10, bs=32, lr=3e-3),
+    two_conv=recipe('a small LeNet: exactly 30,840 parameters', 'two_conv', epochs=10, bs=32, lr=3e-3),
     one_conv=recipe('two_conv without its second convolution', 'one_conv', epochs=10, bs=32, lr=3e-3),
     classic_cnn=recipe('the textbook network', 'classic_cnn', epochs=6, lr=3e-3),
     batchnorm_aug=recipe('batch normalisation, one-hot targets, turned and shifted digits', 'batchnorm_cnn',

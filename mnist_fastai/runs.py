@@ -131,7 +131,7 @@ def save_plot(
     with whole_file(file) as f: fig.savefig(f, format='png', bbox_inches='tight', dpi=100)
     plt.close(fig)
 
-# %% ../nbs/05_runs.ipynb #a2d31d68
+# %% ../nbs/05_runs.ipynb #53674a1f
 def plot_training(
     learn:Learner, # Just trained
     rows:list, # Of `EpochLog`
@@ -236,7 +236,7 @@ def tensorboard(
     from fastai.callback.tensorboard import TensorBoardCallback
     yield TensorBoardCallback(run/'tensorboard', trace_model=False, log_preds=False)
 
-# %% ../nbs/05_runs.ipynb #51fc5f77
+# %% ../nbs/05_runs.ipynb #15d4abe3
 @contextmanager
 def wandb(
     run:Path, # The run directory
@@ -245,8 +245,12 @@ def wandb(
     "A run at Weights & Biases, project `mnist_fastai`; its local files go into the run directory"
     import wandb
     from fastai.callback.wandb import WandbCallback
-    Learner.gather_args = lambda self: {}  # fastai's fails (fastai/fastai issue 4173), and `config` has more
-    with wandb.init(project='mnist_fastai', name=run.name, config=config, dir=run): yield WandbCallback(log_preds=False)
+    fastais, Learner.gather_args = Learner.gather_args, lambda self: {}  # it fails (fastai/fastai issue 4173)
+    try:
+        with wandb.init(project='mnist_fastai', name=run.name, config=config, dir=run):
+            yield WandbCallback(log_preds=False)
+    except wandb.errors.Error as e: raise ValueError(f'Weights & Biases says: {e}') from e
+    finally: Learner.gather_args = fastais
 
 # %% ../nbs/05_runs.ipynb #925b7a20
 trackers = dict(tensorboard=tensorboard, wandb=wandb)
@@ -301,11 +305,11 @@ def evaluate(
     save_plot(learn.path/'predictions.png', plot_predictions(dl, probs, targs, f'{name} test digits'))
     return dict(dataset=name, valid=valid, test=test)
 
-# %% ../nbs/05_runs.ipynb #3d9999c3
+# %% ../nbs/05_runs.ipynb #48a5f344
 def settings(
     data:str, # As `mnist_path` takes it
     recipe:str, # As `get_recipe` takes it
-    seed:int, train_size:int, valid_size:int, split_seed:int, # As `train` takes them
+    seed:int, train_size:int=None, valid_size:int=5000, split_seed:int=42, # As `train` takes them
     **changes # To `get_recipe`
 ) -> AttrDict: # For `run_config`
     "Everything that `train` was asked for, checked; `ValueError` for what is not possible"
@@ -321,7 +325,7 @@ def settings(
     return AttrDict(data=data, recipe=recipe, **fields, seed=seed, train_size=train_size, valid_size=valid_size,
                     split_seed=split_seed)
 
-# %% ../nbs/05_runs.ipynb #92de343a
+# %% ../nbs/05_runs.ipynb #ca21f87d
 @delegates(get_recipe, but=['name'])
 def train(
     data:str='auto', # As `mnist_path` takes it
@@ -330,7 +334,7 @@ def train(
     train_size:int=None, # Images to train on, stratified; default all that are not for validation
     valid_size:int=5000, # Images for validation, at most a fifth
     split_seed:int=42, # Which images are for validation
-    log:str=None, # Where to track the training besides: tensorboard or wandb
+    log:str=None, # Where to track the epochs besides: tensorboard or wandb
     out:str=None, # The run directory, default a new one under `runs/`
     **kwargs
 ) -> AttrDict: # path, config, metrics and learn

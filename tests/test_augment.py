@@ -64,13 +64,45 @@ def test_the_ranges_are_kept_and_used():
     assert 6.5 < moved.max() < 7.01 and -7.01 < moved.min() < -6.5 and moved.mean().abs() < .3
 
 
-def test_scale_and_shear_do_what_they_say():
+def axis(x):
+    "The direction of the ink of each image, in degrees from vertical, and how much ink there is"
+    x = x[:, 0].as_subclass(torch.Tensor)
+    at = torch.arange(28) - 13.5
+    mass = x.sum((1, 2))
+    cols, rows = at.expand(28, 28), at[:, None].expand(28, 28)
+    def moment(a, b): return (x*a*b).sum((1, 2))/mass
+    return (.5*torch.atan2(2*moment(cols, rows), moment(rows, rows) - moment(cols, cols))).rad2deg(), mass
+
+
+def bars(n):
+    x = torch.zeros(n, 1, 28, 28)
+    x[:, :, 5:23, 12:16] = 1
+    return TensorImageBW(x)
+
+
+@pytest.mark.parametrize('kind', ['rotate', 'shear'])
+def test_turning_and_slanting_use_their_range_and_keep_the_ink(kind):
     still = dict(rotate=0, translate=0, scale=(1, 1), shear=0)
-    square = torch.zeros(1, 1, 28, 28)
-    square[:, :, 10:18, 10:18] = 1
-    def out(**kind): return RandomAffine(**{**still, **kind})(TensorImageBW(square), split_idx=0)
-    assert out(scale=(1.5, 1.5)).sum() == pytest.approx(64*1.5**2, rel=.05)
-    assert out(shear=20).sum() == pytest.approx(64, rel=.05)
+    angles, mass = axis(RandomAffine(**{**still, kind: 20})(bars(1000), split_idx=0))
+    assert 18 < angles.max() < 22 and -22 < angles.min() < -18 and angles.mean().abs() < 2
+    assert mass.min() > .95*72 and mass.max() < 1.05*72
+
+
+def test_shear_keeps_each_row_and_turning_does_not():
+    still = dict(rotate=0, translate=0, scale=(1, 1), shear=0)
+    def rows(**kind): return RandomAffine(**{**still, **kind})(bars(200), split_idx=0).sum((1, 3))
+    assert (rows(shear=20) - rows()).abs().max() < .1 < (rows(rotate=20) - rows()).abs().max()
+
+
+def test_scale_is_size():
+    tfm = RandomAffine(rotate=0, translate=0, scale=(1.2, 1.2), shear=0)
+    assert tfm(bars(1), split_idx=0).sum() == pytest.approx(72*1.2**2, rel=.05)
+
+
+@pytest.mark.parametrize('p', [0., .3, 1.])
+def test_erasing_meets_its_share_of_the_images(p):
+    y = RandomErase(p=p)(TensorImageBW(torch.ones(3000, 1, 28, 28)), split_idx=0)
+    assert (y.amin((1, 2, 3)) == 0).float().mean() == pytest.approx(p, abs=.05)
 
 
 def test_erasing_takes_its_share():

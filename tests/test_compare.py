@@ -1,4 +1,5 @@
 """Comparisons: every combination once, ranked on validation, honest about noise, and going on after a fault."""
+import os
 import re
 import shutil
 import signal
@@ -15,12 +16,13 @@ from scipy import stats
 from mnist_fastai import compare as c
 from mnist_fastai.compare import compare, leaderboard_table
 from mnist_fastai.data import describe
+from mnist_fastai.recipes import recipes as all_recipes
 from mnist_fastai.runs import read_json
 
 bin = Path(sys.executable).parent
 recipes = ['mlp:epochs=2:bs=64', 'simple:epochs=2:bs=64', 'knn']
-written = {'trials', 'trials.csv', 'leaderboard.csv', 'leaderboard.md', 'pairs.csv', 'environment.json', 'accuracy.png',
-           'parameters.png', 'seconds.png', 'learning_curves.png', 'training_sizes.png'}
+written = {'trials', 'trials.csv', 'leaderboard.csv', 'leaderboard.md', 'pairs.csv', 'accuracy.png', 'parameters.png',
+           'seconds.png', 'learning_curves.png', 'training_sizes.png'}
 
 
 @pytest.fixture(scope='module')
@@ -33,6 +35,7 @@ def compared(tmp_path_factory, digits):
 def test_every_combination_is_run_once(compared):
     found, out = compared
     trials = pd.read_csv(out/'trials.csv')
+    assert set(trials.threads) == {1 if c.cpu_count() < 4 else c.cpu_count()//2} and trials.torch.notna().all()
     done = sorted(zip(trials.recipe, trials.train_images, trials.seed))
     networks = [(r, n, s) for r in recipes[:2] for n in (300, 1150) for s in (1, 2, 3)]
     assert done == sorted([*networks, ('knn', 300, 1), ('knn', 1150, 1)])  # knn has no randomness
@@ -81,22 +84,40 @@ def test_pairs_are_compared_seed_by_seed(compared):
     assert found.pairs.larger_than_noise.dtype == bool
 
 
-def test_equal_models_are_within_the_noise_and_unequal_ones_are_not(tmp_path):
-    rng, labels = np.random.default_rng(1), np.repeat(range(10), 100)
-    def trial(recipe, seed, accuracy):
-        name = f'{recipe}-{seed}'
-        (tmp_path/name).mkdir()
-        probs = np.eye(10)[np.where(rng.random(1000) < accuracy, labels, (labels + 1) % 10)]
-        np.savez(tmp_path/name/'predictions.npz', test_probs=probs, test_labels=labels)
-        acc = (probs.argmax(1) == labels).mean()
-        return dict(recipe=recipe, train_images=100, seed=seed, epochs=1, parameters=1, multiply_adds=1, seconds=1.,
-                    valid=acc, test=acc, dataset='x', trial=name)
-    for seeds in (1, 5):  # McNemar's test for a single seed, else the paired t-test
-        trials = pd.DataFrame([trial(f'{r}{seeds}', s, acc) for r, acc in (('a', .9), ('b', .9), ('worse', .8))
-                               for s in range(seeds)])
-        pairs = c.compare_pairs(trials, c.summarize(trials), tmp_path)
-        worse = pairs.a.str.contains('worse') | pairs.b.str.contains('worse')
-        assert list(pairs.larger_than_noise) == list(worse)
+def pretend(folder, recipe, seed, right, epochs=1.):
+    "A row as from `read_trials`, and its predictions: `right` says which of the test images are"
+    (folder/f'{recipe}-{seed}').mkdir()
+    labels = np.arange(len(right)) % 10
+    np.savez(folder/f'{recipe}-{seed}'/'predictions.npz', test_probs=np.eye(10)[np.where(right, labels, 9 - labels)],
+             test_labels=labels)
+    return dict(recipe=recipe, train_images=100, seed=seed, epochs=epochs, parameters=1, multiply_adds=1, seconds=1.,
+                valid=right.mean(), test=right.mean(), dataset='x', trial=f'{recipe}-{seed}')
+
+
+@pytest.mark.parametrize('seeds', [1, 5])  # McNemar's test for a single seed, else the paired t-test
+def test_equal_models_are_within_the_noise_and_unequal_ones_are_not(seeds, tmp_path):
+    rng = np.random.default_rng(1)
+    trials = pd.DataFrame([pretend(tmp_path, r, s, rng.random(1000) < acc)
+                           for r, acc in (('a', .9), ('b', .9), ('worse', .8)) for s in range(seeds)])
+    pairs = c.compare_pairs(trials, c.summarize(trials), tmp_path)
+    assert list(pairs.larger_than_noise) == list((pairs.a == 'worse') | (pairs.b == 'worse'))
+
+
+def test_only_what_has_no_randomness_stands_for_all_seeds(tmp_path):
+    rng = np.random.default_rng(1)
+    def rows(recipe, seeds, epochs=1.):
+        return pd.DataFrame([pretend(tmp_path, recipe, s, rng.random(1000) < .9, epochs) for s in range(seeds)])
+    five, one, fitted = rows('five', 5), rows('one', 1), rows('fitted', 1, epochs=None)
+    assert c.compare_pair(five, one, tmp_path)['seeds'] == 1
+    assert c.compare_pair(five, fitted, tmp_path)['seeds'] == 5
+    assert c.compare_pair(rows('late', 3).assign(seed=[7, 8, 9]), five, tmp_path) == {}
+
+
+def test_the_same_difference_with_every_seed_is_no_certainty(tmp_path):
+    def rows(recipe, counts):
+        return pd.DataFrame([pretend(tmp_path, recipe, s, np.arange(360) < n) for s, n in enumerate(counts)])
+    found = c.compare_pair(rows('a', [345, 349, 342]), rows('b', [340, 344, 337]), tmp_path)
+    assert found['p'] == pytest.approx(2/2**5)  # five images of one kind and none of the other: McNemar's
 
 
 def test_what_is_done_is_not_run_again(compared, capfd):
@@ -129,6 +150,64 @@ def test_only_code_counts_as_code(tmp_path, monkeypatch):
     assert c.code_version() != version
 
 
+def test_an_edited_recipe_is_another_one(tmp_path, digits, monkeypatch, capsys):
+    monkeypatch.setitem(all_recipes, 'mlp', all_recipes['mlp'] | dict(epochs=1))
+    compare(['mlp', 'linear'], 'digits', 2, jobs=1, out=tmp_path)
+    monkeypatch.setitem(all_recipes, 'mlp', all_recipes['mlp'] | dict(epochs=2))
+    board = compare(['mlp', 'linear'], 'digits', 2, jobs=1, out=tmp_path).board
+    assert board.set_index('recipe').seeds.to_dict() == dict(mlp=2, linear=1)
+    assert board.set_index('recipe').epochs['mlp'] == 2
+    assert '2 trials of other code, data or recipes are left out' in capsys.readouterr().out
+
+
+def test_the_same_thing_by_two_names_is_trained_once(digits):
+    found = c.plan('digits', ['mlp', 'mlp:epochs=10', 'mlp', 'mlp:epochs=9'], 1, [None], describe(digits))
+    assert [o.recipe for o in found] == ['mlp', 'mlp:epochs=9']
+
+
+@pytest.mark.parametrize('names', [['linear'], ['linear', 'knn'], ['mlp:epochs=1']])
+def test_few_recipes_are_enough(names, tmp_path, digits):
+    found = compare(names, 'digits', 1, jobs=1, out=tmp_path)
+    assert set(found.board.recipe) == set(names) and all(f'`{o}`' in c.conclusion(found) for o in names)
+    assert (tmp_path/'learning_curves.png').exists() == ('mlp:epochs=1' in names)
+    assert len(pd.read_csv(tmp_path/'pairs.csv')) == len(names) - 1
+
+
+def dies_of_knn(trial, dest, work, *args, real=c.run_trial):
+    "As `run_trial`, but the process is gone when it comes to the nearest neighbours"
+    (work/dest.name).mkdir()
+    if trial['arch'] == 'knn': os._exit(1)
+    time.sleep(.2)
+    (work/dest.name).rmdir()
+    return real(trial, dest, work, *args)
+
+
+def test_a_killed_process_costs_one_trial(tmp_path, digits, monkeypatch, capsys):
+    monkeypatch.setattr(c, 'run_trial', dies_of_knn)
+    found = compare(['mlp:epochs=1', 'knn', 'linear'], 'digits', 2, jobs=2, out=tmp_path)
+    assert len(found.failed) == 1 and found.failed[0]['name'].startswith('knn-all-1')
+    assert 'killed' in found.failed[0]['error'] and 'FAILED' in c.conclusion(found)
+    assert found.board.set_index('recipe').seeds.to_dict() == {'mlp:epochs=1': 2, 'linear': 1}
+    assert not list((tmp_path/'trials').glob('.*'))
+
+
+def test_two_at_once_in_one_folder_lose_nothing(tmp_path, digits):
+    args = [bin/'mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=1, linear,', '--seeds', '3', '--out', 'c']
+    both = [subprocess.Popen(args, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+    assert sorted(o.name[:9] for o in (tmp_path/'c'/'trials').iterdir()) == ['linear-al', *['mlp-epoch']*3]
+    assert len(pd.read_csv(tmp_path/'c'/'trials.csv')) == 4
+
+
+def test_a_folder_that_is_no_finished_trial_is_replaced(tmp_path, digits, capsys):
+    compare(['linear'], 'digits', 1, jobs=1, out=tmp_path)
+    trial = next((tmp_path/'trials').iterdir())
+    (trial/'metrics.json').unlink()
+    assert compare(['linear'], 'digits', 1, jobs=1, out=tmp_path).failed == [] and (trial/'metrics.json').exists()
+
+
 def test_a_trial_that_fails_is_reported_and_the_others_go_on(sh, tmp_path):
     done = sh('mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=1,mlp:epochs=1:lr=1e12,knn', '--seeds', 2,
               '--out', 'c')
@@ -141,7 +220,7 @@ def test_a_trial_that_fails_is_reported_and_the_others_go_on(sh, tmp_path):
 
 def test_interrupted_it_goes_on_where_it_was(tmp_path, digits):
     args = [bin/'mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=2,simple:epochs=40', '--seeds', '2',
-            '--jobs', '1', '--out', 'c']
+            '--out', 'c']
     process = subprocess.Popen(args, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = next(line for line in process.stdout if line.startswith('1/4'))
     process.send_signal(signal.SIGINT)

@@ -53,7 +53,7 @@ def test_all_recipes_of_the_issue_are_there():
     assert set(recipes) >= {'simple', 'two_conv', 'one_conv', 'classic_cnn', 'mlp', 'batchnorm_aug', 'conv_dense',
                             'linear', 'knn', 'svm'}
     for name, r in recipes.items():
-        assert r.about and settings('digits', name, 1, None, 5000, 42).arch == r.arch
+        assert r.about and settings('digits', name, 1).arch == r.arch
         assert (r.arch in archs) == (r.epochs is not None) and (r.arch in estimators) == (r.epochs is None)
     r = recipes['batchnorm_aug']
     first, *rest = build_model(r.arch)
@@ -87,7 +87,7 @@ def test_one_hot_targets_give_the_same_loss_and_the_same_gradients():
     (dict(recipe='simple', augment='flip'), "there is no augmentation 'flip'"),
 ])
 def test_what_is_not_possible_is_said(args, message):
-    with pytest.raises(ValueError) as e: settings('digits', args.pop('recipe'), 1, None, 5000, 42, **args)
+    with pytest.raises(ValueError) as e: settings('digits', args.pop('recipe'), 1, **args)
     assert message in str(e.value)
 
 
