@@ -104,7 +104,7 @@ def show_trial(
     what = r.get('error') or f"validation {r['valid']['accuracy']:.2%}, {r['seconds']['training']:.1f} s"
     print(f"{count}  {r['name']}  {what}", flush=True)
 
-# %% ../nbs/06_compare.ipynb #a0c79217
+# %% ../nbs/06_compare.ipynb #05bf6ca8
 def run_trials(
     todo:dict, # folder -> `settings`
     work:Path, # Where to work
@@ -113,7 +113,7 @@ def run_trials(
 ) -> list: # Name and error of each that failed
     "Run trials side by side, with one bar for all or a line for each"
     threads, failed, n = max(1, cpu_count()//jobs), [], len(todo)
-    with parallel_config('loky', inner_max_num_threads=threads):
+    with parallel_config('loky', inner_max_num_threads=threads, idle_worker_timeout=5):
         calls = (delayed(run_trial)(c, dest, work, threads if jobs > 1 else None, log) for dest, c in todo.items())
         results = Parallel(jobs, return_as='generator_unordered', batch_size=1)(calls)
         for i, r in enumerate(progress_bar(results, total=n, leave=False) if live() else results, 1):
