@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['mnist_data', 'mnist_train', 'mnist_compare', 'mnist_lr_find', 'mnist_predict', 'mnist_bench']
 
-# %% ../nbs/12_cli.ipynb #25a20fe1
-import signal, sys, warnings
+# %% ../nbs/12_cli.ipynb #d80f7258
+import os, signal, sys, warnings
 from functools import wraps
 from typing import Annotated
 
@@ -25,7 +25,7 @@ def one_line(
     if isinstance(error, OSError) and error.strerror and error.filename: return f"{error.strerror}: '{error.filename}'"
     return ' '.join(str(error).split())
 
-# %% ../nbs/12_cli.ipynb #4ae420b4
+# %% ../nbs/12_cli.ipynb #e3fd273c
 def command(
     func # With docments; it imports what it needs itself
 ): # The same, callable from a shell and from Python
@@ -35,6 +35,7 @@ def command(
     def run(*args, **kwargs):
         if not is_cli(run): return func(*args, **kwargs)
         warnings.simplefilter('ignore')
+        os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # for processes that it starts
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
         try: func(*args, **kwargs)
         except (ValueError, OSError) as e: raise CliError(f"{func.__name__.replace('_', '-')}: {one_line(e)}") from None
