@@ -6,7 +6,7 @@
 __all__ = ['mnist_stats', 'image_files', 'mnist_path', 'DigitDL', 'stratified_splitter', 'mnist_block', 'mnist_dls',
            'mnist_test_dl', 'describe']
 
-# %% ../nbs/00_data.ipynb #09f3fd99
+# %% ../nbs/00_data.ipynb #835d82e3
 import gzip, hashlib, io, json, math, os, re, shutil, sys, tarfile, tempfile, threading, warnings, zlib
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import lru_cache
@@ -18,7 +18,7 @@ import torch
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.external import URLs, fastai_path, untar_data
-from fastai.data.transforms import Normalize, image_extensions, parent_label
+from fastai.data.transforms import IntToFloatTensor, Normalize, image_extensions, parent_label
 from fastai.torch_core import TensorCategory, to_device
 from fastai.vision.core import PILImageBW, TensorImageBW
 from fastai.vision.data import ImageBlock
@@ -574,16 +574,27 @@ def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 2
         if self.drop_last and len(idx) < self.bs: return
         yield (TensorImageBW(images[rows[idx]][:, None]), *(TensorCategory(y[idx]) for y in labels))
 
-# %% ../nbs/00_data.ipynb #9b896ab0
+# %% ../nbs/00_data.ipynb #2f64bfb4
+def fused(
+    tfms:list # Of `after_batch`
+): # From `TensorImageBW` `uint8` to the very numbers that the transforms give; None if there are others
+    "`IntToFloatTensor` and `Normalize` without dispatch"
+    if [type(o) for o in tfms] != [IntToFloatTensor, Normalize]: return
+    div, mean, std = tfms[0].div, tfms[1].mean, tfms[1].std
+    return lambda x: TensorImageBW(x.as_subclass(torch.Tensor).float().div_(div).sub_(mean).div_(std))
+
+# %% ../nbs/00_data.ipynb #a1587336
 @patch
 def __iter__(self:DigitDL):
     if not all(isinstance(o, (str, Path)) for o in self.dataset.items): return (yield from TfmdDL.__iter__(self))
     self.randomize()
     self.before_iter()
-    if self.n: yield from map(self.after_batch, self.indexed_batches())
+    prepare = fused(self.after_batch.fs)
+    for x, *y in self.indexed_batches() if self.n else ():
+        yield (prepare(x), *y) if prepare else self.after_batch((x, *y))
     self.after_iter()
 
-# %% ../nbs/00_data.ipynb #a26203d3
+# %% ../nbs/00_data.ipynb #effdd816
 def stratified_splitter(
     valid_size:int=5000, # Images for validation, 0 or at least 10; no more than a fifth of all are taken
     train_size:int=None, # Images to train on, at least 10; default, or the number of all: all that are left
@@ -604,13 +615,13 @@ def stratified_splitter(
         return L(sorted(train)), L(sorted(valid))
     return split
 
-# %% ../nbs/00_data.ipynb #caa75197
+# %% ../nbs/00_data.ipynb #9ab3271f
 mnist_stats = [0.1307], [0.3081]
 
-# %% ../nbs/00_data.ipynb #fec2e353
+# %% ../nbs/00_data.ipynb #901fb81e
 def training_files(path): return image_files(Path(path)/'training')
 
-# %% ../nbs/00_data.ipynb #261cf3f7
+# %% ../nbs/00_data.ipynb #6eeb6ce4
 @delegates(stratified_splitter)
 def mnist_block(
     item_tfms=None, # Transforms of one image; they are applied one by one, so with any of them loading is fastai's
@@ -625,7 +636,7 @@ def mnist_block(
                      dl_type=dl_type or (TfmdDL if item_tfms else DigitDL), item_tfms=item_tfms,
                      batch_tfms=[*L(batch_tfms), *[Normalize.from_stats(*mnist_stats)]*standardize])
 
-# %% ../nbs/00_data.ipynb #3981f5e9
+# %% ../nbs/00_data.ipynb #efea4acd
 @delegates(mnist_block)
 def mnist_dls(
     source:str|Path='auto', # As `mnist_path` takes it
@@ -641,7 +652,7 @@ def mnist_dls(
     if len(dls.train): return dls
     raise ValueError(f'bs={bs} is larger than the {dls.train.n} training images: there would be no batch')
 
-# %% ../nbs/00_data.ipynb #dffe5fbd
+# %% ../nbs/00_data.ipynb #eec64f41
 def mnist_test_dl(
     dls:DataLoaders, # From `mnist_dls`
     bs:int=512 # Images a batch
@@ -649,7 +660,7 @@ def mnist_test_dl(
     "The test images that belong to `dls`, for the one time that a trained model is scored"
     return dls.test_dl(image_files(dls.path/'testing'), with_labels=True, bs=bs)
 
-# %% ../nbs/00_data.ipynb #2a187826
+# %% ../nbs/00_data.ipynb #9ce1e4a6
 def as_tensors(
     dl:DigitDL # Any
 ) -> tuple: # (`float32` images n x 1 x 28 x 28, `int64` labels n), in the order of the files
@@ -657,17 +668,17 @@ def as_tensors(
     images, labels = zip(*dl.new(shuffle=False, drop_last=False))
     return torch.cat(images).as_subclass(torch.Tensor), torch.cat(labels).as_subclass(torch.Tensor)
 
-# %% ../nbs/00_data.ipynb #2d3f6e14
+# %% ../nbs/00_data.ipynb #7c59ed93
 @patch
 def activation(self:nn.CrossEntropyLoss, x): return x.softmax(dim=1)
 
 @patch
 def decodes(self:nn.CrossEntropyLoss, x): return x.argmax(dim=1)
 
-# %% ../nbs/00_data.ipynb #be23efda
+# %% ../nbs/00_data.ipynb #4bf41ecc
 nn.CrossEntropyLoss.y_int = True
 
-# %% ../nbs/00_data.ipynb #a613108f
+# %% ../nbs/00_data.ipynb #65ee0206
 def split_hash(
     folder:str|Path # One split's folder
 ) -> str: # SHA-256 in hex
@@ -677,11 +688,11 @@ def split_hash(
                   for f, o in zip(index, images.numpy()))
     return hashlib.sha256(b''.join(rows)).hexdigest()
 
-# %% ../nbs/00_data.ipynb #93b4b070
+# %% ../nbs/00_data.ipynb #bf826269
 mnist_hash = dict(training='a15eafe1132a676163f4fd830acee4e3351a692193d77b1551df92b1c92c8f3e',
                   testing='5fb29406ad061e9a9ac07315f28cb2ccb206ceecbd6bbd34b7341a7fe4c224ee')
 
-# %% ../nbs/00_data.ipynb #ec4a2833
+# %% ../nbs/00_data.ipynb #c488fe59
 def dataset_name(
     path:Path, # An image folder
     hashes:dict # split -> `split_hash`
@@ -692,7 +703,7 @@ def dataset_name(
     ours = own_path() in path.parents  # what others write in a folder, we do not repeat
     return f"{json.loads((path/'dataset.json').read_text())['name'] if ours else path.name} (not MNIST)"
 
-# %% ../nbs/00_data.ipynb #9381dd25
+# %% ../nbs/00_data.ipynb #d3116f21
 def describe(
     path:str|Path, # An image folder
     splits:tuple=split_names # Which of its parts to look at

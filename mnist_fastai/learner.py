@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['mnist_learner', 'OneHotCrossEntropy', 'find_lr', 'EpochLog']
 
-# %% ../nbs/03_learner.ipynb #a5cd7a03
+# %% ../nbs/03_learner.ipynb #e2d675c3
 import csv, time
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, event
 from fastai.callback.schedule import SuggestionMethod
 from fastai.data.core import DataLoaders
 from fastai.interpret import ClassificationInterpretation, Interpretation
@@ -47,12 +49,32 @@ def mnist_learner(
     "A plain fastai `Learner` for digits"
     return Learner(dls, build_model(arch), loss_func=loss_func or nn.CrossEntropyLoss(), metrics=metrics, **kwargs)
 
-# %% ../nbs/03_learner.ipynb #93453d11
+# %% ../nbs/03_learner.ipynb #90c72167
+@cache
+def listens(
+    cls:type, # A `Callback`
+    event_name:str # Such as `before_batch`
+) -> bool:
+    "Whether callbacks of this class do something at an event; at `after_fit` all of them switch themselves on again"
+    return event_name == 'after_fit' or hasattr(cls, event_name)
+
+# %% ../nbs/03_learner.ipynb #56e56845
+@patch
+def _call_one(
+    self:Learner,
+    event_name:str # Such as `before_batch`
+):
+    "fastai's, without the callbacks that have nothing to do"
+    if not hasattr(event, event_name): raise ValueError(f'there is no event {event_name}')
+    cbs = [cb for cb in self.cbs if listens(type(cb), event_name) or event_name in vars(cb)]
+    for cb in sorted(cbs, key=attrgetter('order')): cb(event_name)
+
+# %% ../nbs/03_learner.ipynb #c0d54c6d
 class OneHotCrossEntropy(nn.CrossEntropyLoss):
     "`nn.CrossEntropyLoss` with the labels n (`int64`) made one-hot targets n x classes first"
     def forward(self, x, y): return super().forward(x, F.one_hot(y, x.shape[1]).to(x.dtype))
 
-# %% ../nbs/03_learner.ipynb #7f01d5dd
+# %% ../nbs/03_learner.ipynb #0e9f2452
 @patch
 @delegates(Interpretation.plot_top_losses)
 def plot_top_losses(
@@ -70,7 +92,7 @@ def plot_top_losses(
     for ax, item in zip(plt.gcf().axes, items):
         ax.text(.5, -.04, '/'.join(Path(item).parts[-2:]), transform=ax.transAxes, ha='center', va='top', size=8)
 
-# %% ../nbs/03_learner.ipynb #cb4e5639
+# %% ../nbs/03_learner.ipynb #a33efe77
 @contextmanager
 def same_randomness(
     dls:DataLoaders # Their shuffling counts as well
@@ -82,7 +104,7 @@ def same_randomness(
         set_random_states(**states)
         for dl, order in zip(dls, orders): dl.rng.setstate(order)
 
-# %% ../nbs/03_learner.ipynb #920e8aeb
+# %% ../nbs/03_learner.ipynb #bf5bbc05
 def find_lr(
     learn:Learner, # Stays as it is
     plot:str|Path=None, # A PNG to write, besides showing the plot
@@ -105,7 +127,7 @@ def find_lr(
         with whole_file(plot) as f: plt.gcf().savefig(f, format='png', bbox_inches='tight')
     return found
 
-# %% ../nbs/03_learner.ipynb #9e353b8b
+# %% ../nbs/03_learner.ipynb #26e2e8a4
 class EpochLog(Callback):
     "Keep what the `Recorder` says of each epoch: as `rows`, in a CSV file, and as a line where nobody sees a bar"
     order = 55  # after Recorder, before ProgressCallback

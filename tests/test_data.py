@@ -23,6 +23,7 @@ from fastai.vision.core import PILImageBW
 from PIL import Image
 
 from mnist_fastai import data as d
+from mnist_fastai.augment import augmentations
 
 
 def imports(): return set((fastai_path('data')/'mnist_fastai').iterdir())
@@ -447,3 +448,11 @@ def test_digits_in_mnists_clothes_are_not_called_mnist(digits, tmp_path):
     fake = tmp_path/'mnist_png'
     fake.symlink_to(digits)
     assert d.describe(Path(fake))['name'] != 'MNIST'
+
+
+@pytest.mark.parametrize('kwargs', [{}, dict(standardize=False), dict(batch_tfms=augmentations('erase'))])
+def test_a_batch_is_what_the_transforms_make_of_it(digits, kwargs):
+    dl = d.mnist_dls(digits, bs=64, **kwargs).valid
+    slow = [dl.after_batch(b) for b in dl.indexed_batches()]
+    for (x, y), (x_slow, y_slow) in zip(dl, slow, strict=True):
+        assert type(x) is type(x_slow) and x.dtype == x_slow.dtype and x.equal(x_slow) and y.equal(y_slow)

@@ -6,6 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from fastai.callback.core import Callback, CancelTrainException
 from fastai.callback.mixup import MixUp
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Learner
@@ -126,3 +127,29 @@ def test_the_log_has_a_row_an_epoch_also_without_validation(digits, tmp_path, ca
     rows = list(csv.DictReader((tmp_path/'history.csv').open()))
     assert [r['epoch'] for r in rows] == ['1', '2'] and all(float(r['train_loss']) > 0 for r in rows)
     assert capsys.readouterr().out.count('\n') == 2
+
+
+def test_events_reach_the_callbacks_as_fastai_sends_them(digits, monkeypatch):
+    def fastais(self, event_name):
+        for cb in self.cbs.sorted('order'): cb(event_name)
+    def trained():
+        set_seed(1, reproducible=True)
+        seen = []
+        class Watch(Callback):
+            order, run_valid = 58, False
+            def before_batch(self): seen.append(('before', self.iter))
+            def after_fit(self): seen.append('fit')
+        class Stop(Callback):
+            def after_batch(self):
+                if self.training and self.iter == 7: raise CancelTrainException
+        learn = mnist_learner(mnist_dls(digits, bs=64), cbs=[Watch(), Stop()])
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, .01)
+        return seen, learn.recorder.values, learn.recorder.lrs, [p.detach() for p in learn.model.parameters()]
+    ours = trained()
+    monkeypatch.setattr(Learner, '_call_one', fastais)
+    theirs = trained()
+    assert ours[:3] == theirs[:3] and len(ours[0]) == 17 and all(a.equal(b) for a, b in zip(ours[3], theirs[3]))
+
+
+def test_an_event_that_does_not_exist_is_refused(digits):
+    with pytest.raises(ValueError, match='no event before_lunch'): mnist_learner(mnist_dls(digits))('before_lunch')
