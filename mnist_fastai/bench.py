@@ -112,6 +112,15 @@ def time_all(
     return seconds
 
 # %% ../nbs/11_bench.ipynb #943c997a
+def use_threads(
+    threads:int=None # Default as PyTorch chooses
+):
+    "`torch.set_num_threads`; `ValueError` for a number that is not possible"
+    if threads is None: return
+    check_numbers(threads=(threads, 1, 1025))
+    torch.set_num_threads(threads)
+
+# %% ../nbs/11_bench.ipynb #1d7224e5
 def bench(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
@@ -121,9 +130,8 @@ def bench(
     threads:int=None # Threads of PyTorch, default as it chooses
 ) -> dict: # Settings, environment, and seconds an epoch: median, min, max, and as a multiple of the bare loop's
     "Time an epoch of training and validation, three ways"
-    threads = torch.get_num_threads() if threads is None else threads
-    check_numbers(bs=(bs, 1), epochs=(epochs, 1), runs=(runs, 1), threads=(threads, 1, 1025))
-    torch.set_num_threads(threads)
+    check_numbers(bs=(bs, 1), epochs=(epochs, 1), runs=(runs, 1))
+    use_threads(threads)
     path = mnist_path(data)
     name = describe(path)['name']
     seconds = time_all(contenders(path, bs, epochs), arch, runs)
@@ -178,9 +186,8 @@ def bench_augment(
     times:int=200 # Batches
 ) -> dict: # Settings, environment, and milliseconds a batch: of a training step, and of each augmentation
     "Time the augmentation of a batch and a training step with it"
-    threads = torch.get_num_threads() if threads is None else threads
-    check_numbers(bs=(bs, 1), times=(times, 1), threads=(threads, 1, 1025))
-    torch.set_num_threads(threads)
+    check_numbers(bs=(bs, 1), times=(times, 1))
+    use_threads(threads)
     path = mnist_path(data)
     x, y = mnist_dls(path, bs=bs, device='cpu', standardize=False).one_batch()
     pixels, model = x.as_subclass(torch.Tensor), build_model(arch)

@@ -8,6 +8,7 @@ __all__ = ['leaderboard_table', 'compare']
 # %% ../nbs/06_compare.ipynb #9a84667e
 import ast, hashlib, io, itertools, json, re, shutil, warnings
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -122,6 +123,13 @@ def run_trials(
     return failed
 
 # %% ../nbs/06_compare.ipynb #dff0b5f5
+def not_done(
+    todo:dict # folder -> `settings`
+) -> dict: # A part of it
+    "The trials whose folder does not hold a finished run"
+    return {k: c for k, c in todo.items() if not (k/'metrics.json').exists()}
+
+# %% ../nbs/06_compare.ipynb #0408fe13
 def run_and_survive(
     todo:dict, # folder -> `settings`
     work:Path, # Where to work
@@ -131,7 +139,7 @@ def run_and_survive(
     "`run_trials`, also when a process is killed"
     try: return run_trials(todo, work, jobs, log) if todo else []
     except TerminatedWorkerError as e: killed = e
-    left = {k: c for k, c in todo.items() if not (k/'metrics.json').exists()}
+    left = not_done(todo)
     begun = [k for k in left if (work/k.name).exists()]
     if not begun: raise OSError('a process was killed before it began: is there too little memory?') from killed
     for k in begun: shutil.rmtree(work/k.name)
@@ -143,14 +151,14 @@ def run_and_survive(
     for k in begun: failed += run_and_survive({k: left[k]}, work, 2, log)  # with one job it would be this process
     return failed
 
-# %% ../nbs/06_compare.ipynb #0408fe13
+# %% ../nbs/06_compare.ipynb #20b5c1df
 def run_missing(
     todo:dict, # folder -> `settings`, all in one folder
     jobs:int=None, # Processes, default one a core
     log:str=None # As `train` takes it
 ) -> list: # Name and error of each that failed
     "Run the trials that are not done"
-    missing = {k: c for k, c in todo.items() if not (k/'metrics.json').exists()}
+    missing = not_done(todo)
     print(f'{len(todo)} trials, {len(todo) - len(missing)} of them done before', flush=True)
     if not missing: return []
     (folder := next(iter(todo)).parent).mkdir(parents=True, exist_ok=True)
@@ -233,7 +241,8 @@ def correct(
 def compare_pair(
     a:pd.DataFrame, # The trials of one recipe with one training size
     b:pd.DataFrame, # The trials of another
-    folder:Path # Where they are
+    folder:Path, # Where they are
+    right=correct # From the folder of a trial to which test images it gets right
 ) -> dict: # Seeds, mean differences of accuracy (a - b), interval and p, and McNemar's p of each seed
     "Two recipes, seed by seed; one without randomness stands for each seed of the other"
     no_seeds = a.epochs.isna().all() or b.epochs.isna().all()
@@ -241,7 +250,7 @@ def compare_pair(
     if not len(pairs): return {}
     test = (pairs.test_x - pairs.test_y).round(9)  # equal differences of counts stay equal
     mean, _, low, high = over_seeds(test)
-    each = [mcnemar(correct(folder/x), correct(folder/y)) for x, y in zip(pairs.trial_x, pairs.trial_y)]
+    each = [mcnemar(right(folder/x), right(folder/y)) for x, y in zip(pairs.trial_x, pairs.trial_y)]
     p = stats.ttest_1samp(test, 0).pvalue if test.nunique() > 1 else max(each)
     return dict(seeds=len(pairs), valid_difference=(pairs.valid_x - pairs.valid_y).mean(), test_difference=mean,
                 low=low, high=high, p=p, mcnemar=' '.join(f'{o:.2g}' for o in each))
@@ -253,10 +262,10 @@ def compare_pairs(
     folder:Path # Where the trials are
 ) -> pd.DataFrame: # A row for each two recipes with the same training size; `larger_than_noise` is the verdict
     "All pairs, the better one (on validation) first"
-    rows, groups = [], {k: g for k, g in trials.groupby(['recipe', 'train_images'])}
+    rows, groups, right = [], dict(iter(trials.groupby(['recipe', 'train_images']))), cache(correct)
     for n, part in board.groupby('train_images', sort=False):
         for a, b in itertools.combinations(part.recipe, 2):
-            found = compare_pair(groups[a, n], groups[b, n], folder)
+            found = compare_pair(groups[a, n], groups[b, n], folder, right)
             if found: rows.append(dict(train_images=n, a=a, b=b, **found))
     if not rows: return pd.DataFrame(columns=['train_images', 'a', 'b', 'larger_than_noise'])
     df = pd.DataFrame(rows)
