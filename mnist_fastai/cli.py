@@ -6,7 +6,7 @@
 __all__ = ['mnist_data', 'mnist_train', 'mnist_compare', 'mnist_lr_find', 'mnist_predict', 'mnist_bench']
 
 # %% ../nbs/12_cli.ipynb #d80f7258
-import os, signal, sys, warnings
+import gc, os, signal, sys, warnings
 from functools import wraps
 from typing import Annotated
 
@@ -34,6 +34,7 @@ def command(
     @wraps(func)
     def run(*args, **kwargs):
         if not is_cli(run): return func(*args, **kwargs)
+        gc.set_threshold(100_000)  # importing makes so many objects that looking for garbage takes half a second
         warnings.simplefilter('ignore')
         os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # for processes that it starts
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
@@ -75,7 +76,7 @@ def mnist_train(
     recipe:str='simple', # What to train; the options from --arch on change it
     seed:int=42, # Of the weights and the order of the images
     train_size:int=None, # Images to train on, default all that are not for validation
-    valid_size:int=5000, # Images for validation, at most a fifth
+    valid_size:int=5000, # Images for validation, at most a fifth; 0: train on all, with settings chosen before
     split_seed:int=42, # Which images are for validation
     log:str=None, # Where to track the epochs besides: tensorboard or wandb
     out:str=None, # Folder of the run, default a new one under runs/
@@ -85,6 +86,7 @@ def mnist_train(
     "Train by a recipe, evaluate and export; everything goes into the folder of the run"
     if list: return print(recipe_table())
     from mnist_fastai.runs import summary, train
+    gc.freeze()  # what was imported is no garbage, not even when the process ends
     run = train(data, recipe, seed, train_size, valid_size, split_seed, log, out, **kwargs)
     print(summary(run))
     return run
@@ -183,15 +185,19 @@ def mnist_bench(
     epochs:int=1, # Epochs a run
     runs:int=3, # Runs of each way
     threads:int=None, # Threads of PyTorch, default as it chooses
-    augment:bool=False, # Time the augmentations instead, as a share of a training step
+    what:str='epoch', # epoch, overhead, race (time to 99%), scale (first use, more and more images) or augment
     out:str=None # A JSON file to write
 ):
-    "Time an epoch: fastai as documented, this package, and a bare PyTorch loop"
-    from pathlib import Path
-
-    from mnist_fastai.bench import augment_table, bench, bench_augment, bench_table
+    "Time an epoch beside plain fastai and a bare PyTorch loop, or something else"
+    import mnist_fastai.bench as b
+    from mnist_fastai.data import pick
     from mnist_fastai.runs import write_json
-    result = bench_augment(data, arch, bs, threads) if augment else bench(data, arch, bs, epochs, runs, threads)
-    print(f'\n{augment_table(result) if augment else bench_table(result)}')
-    if out: write_json(Path(out), result)
+    ways = dict(epoch=(lambda: b.bench(data, arch, bs, epochs, runs, threads), b.bench_table),
+                overhead=(lambda: b.bench_overhead(data, runs, threads), b.overhead_table),
+                race=(lambda: b.bench_race(data, runs, threads), b.race_table),
+                scale=(lambda: b.bench_scale(data, threads=threads), b.scale_table),
+                augment=(lambda: b.bench_augment(data, arch, bs, threads), b.augment_table))
+    measure, table = pick('benchmark', what, ways)
+    print('\n' + table(result := measure()))
+    if out: write_json(out, result)
     return result

@@ -6,7 +6,7 @@
 __all__ = ['mnist_learner', 'OneHotCrossEntropy', 'find_lr', 'EpochLog']
 
 # %% ../nbs/03_learner.ipynb #e2d675c3
-import csv, time
+import csv, ctypes, sys, time
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
@@ -15,13 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
+import torch
 from fastai.callback.core import Callback, event
 from fastai.callback.schedule import SuggestionMethod
 from fastai.data.core import DataLoaders
 from fastai.interpret import ClassificationInterpretation, Interpretation
-from fastai.learner import Learner
+from fastai.learner import CastToTensor, Learner, Recorder, _cast_tensor
 from fastai.metrics import accuracy
-from fastai.torch_core import get_random_states, set_random_states
+from fastai.optimizer import OptimWrapper
+from fastai.torch_core import get_random_states, set_random_states, to_device
 from fastcore.all import L, delegates, patch
 from torch import nn
 from torch.nn import functional as F
@@ -38,6 +40,13 @@ def build_model(
     return (arch if callable(arch) else pick('network', arch, {**archs, **estimators}))()
 
 # %% ../nbs/03_learner.ipynb #fc9467f7
+@cache
+def keep_memory():
+    "Let glibc keep what PyTorch frees for the next batch (`mallopt`: trim never, do not `mmap`); elsewhere nothing"
+    libc = ctypes.CDLL(None) if sys.platform == 'linux' else None
+    if hasattr(libc, 'mallopt'): libc.mallopt(-1, 2**31 - 1), libc.mallopt(-4, 0)
+
+# %% ../nbs/03_learner.ipynb #159b0162
 @delegates(Learner.__init__)
 def mnist_learner(
     dls:DataLoaders, # From `mnist_dls`
@@ -46,8 +55,10 @@ def mnist_learner(
     metrics=accuracy, # What to show after each epoch
     **kwargs
 ) -> Learner: # Ready for `fit_one_cycle`
-    "A plain fastai `Learner` for digits"
-    return Learner(dls, build_model(arch), loss_func=loss_func or nn.CrossEntropyLoss(), metrics=metrics, **kwargs)
+    "A plain fastai `Learner` for digits, its network in channels-last memory format"
+    keep_memory()
+    model = build_model(arch).to(memory_format=torch.channels_last)
+    return Learner(dls, model, loss_func=loss_func or nn.CrossEntropyLoss(), metrics=metrics, **kwargs)
 
 # %% ../nbs/03_learner.ipynb #90c72167
 @cache
@@ -60,14 +71,48 @@ def listens(
 
 # %% ../nbs/03_learner.ipynb #56e56845
 @patch
-def _call_one(
+def __call__(
     self:Learner,
-    event_name:str # Such as `before_batch`
+    event_name:str|list # Such as `before_batch`, or several
 ):
     "fastai's, without the callbacks that have nothing to do"
-    if not hasattr(event, event_name): raise ValueError(f'there is no event {event_name}')
-    cbs = [cb for cb in self.cbs if listens(type(cb), event_name) or event_name in vars(cb)]
-    for cb in sorted(cbs, key=attrgetter('order')): cb(event_name)
+    for name in [event_name] if isinstance(event_name, str) else event_name:
+        if not hasattr(event, name): raise ValueError(f'there is no event {name}')
+        cbs = [cb for cb in self.cbs if listens(type(cb), name) or name in vars(cb)]
+        for cb in sorted(cbs, key=attrgetter('order')): cb(name)
+
+# %% ../nbs/03_learner.ipynb #6a8de37b
+@patch
+def _set_device(
+    self:Learner,
+    b:tuple # A batch
+): # The batch, on the model's device
+    "fastai's, for tensors that are not there yet"
+    device = next(self.model.parameters()).device
+    with torch._C.DisableTorchFunctionSubclass():  # else reading `device` of a `TensorImage` takes as long as moving it
+        if all(isinstance(o, torch.Tensor) and o.device == device for o in b): return b
+    return to_device(b, device)
+
+# %% ../nbs/03_learner.ipynb #7c0bb5dd
+@patch
+def before_batch(self:CastToTensor):
+    def plain(o): return o.as_subclass(torch.Tensor) if isinstance(o, torch.Tensor) else _cast_tensor(o)
+    self.learn.xb, self.learn.yb = tuple(map(plain, self.learn.xb)), tuple(map(plain, self.learn.yb))
+
+# %% ../nbs/03_learner.ipynb #cb3ee5cc
+@patch
+def after_batch(self:Recorder):
+    learn = self.learn
+    if not len(learn.yb): return
+    if not learn.training: mets = self._valid_mets
+    elif self.train_metrics or self.cancel_train: mets = self._train_mets
+    else: mets = [self.smooth_loss]
+    for met in mets: met.accumulate(learn)
+    if not learn.training: return
+    hypers = learn.opt.param_groups if isinstance(learn.opt, OptimWrapper) else learn.opt.hypers
+    self.lrs.append(hypers[-1]['lr'])
+    self.learn.smooth_loss = self.smooth_loss.value
+    self.losses.append(self.learn.smooth_loss)
 
 # %% ../nbs/03_learner.ipynb #c0d54c6d
 class OneHotCrossEntropy(nn.CrossEntropyLoss):

@@ -30,7 +30,7 @@ from torch import nn
 import mnist_fastai
 from .augment import augmentations
 from mnist_fastai.data import (
-    as_tensors, check_numbers, dataset_name, decoded, describe, live, mnist_dls, mnist_path, mnist_test_dl, pick,
+    as_tensors, check_numbers, dataset_name, describe, live, look_once, mnist_dls, mnist_path, mnist_test_dl, pick,
     split_hash, whole_file
 )
 from .learner import EpochLog, OneHotCrossEntropy, mnist_learner
@@ -143,11 +143,12 @@ def plot_training(
     learn.recorder.plot_loss(ax=ax, skip_start=0, with_valid=rows[-1]['valid_loss'] is not None)
     ax.set(title=f'Loss, {title}', xlabel='batch', ylabel='cross-entropy')
     save_plot(run/'loss.png', fig)
-    fig, ax = plt.subplots(figsize=(6, 4))
-    ax.plot([o['epoch'] for o in rows], [o['accuracy'] for o in rows], 'o-')
-    ax.set(title=f'Validation accuracy, {title}', xlabel='epoch', ylabel='accuracy', xticks=[o['epoch'] for o in rows])
-    ax.grid(alpha=.3)
-    save_plot(run/'accuracy.png', fig)
+    if rows[-1]['accuracy'] is not None:
+        fig, ax = plt.subplots(figsize=(6, 4))
+        ax.plot([o['epoch'] for o in rows], [o['accuracy'] for o in rows], 'o-')
+        ax.set(title=f'Validation accuracy, {title}', xlabel='epoch', ylabel='accuracy', xticks=range(1, len(rows) + 1))
+        ax.grid(alpha=.3)
+        save_plot(run/'accuracy.png', fig)
     if not hasattr(learn.recorder, 'hps'): return  # a flat schedule
     learn.recorder.plot_sched([*learn.recorder.hps], figsize=(10, 3.5))
     plt.gcf().suptitle(f'Schedule by batch, {title}')
@@ -194,7 +195,8 @@ def same_tomorrow(
     return data if data in ('mnist', 'digits') else str(Path(data).expanduser().resolve())
 
 # %% ../nbs/05_runs.ipynb #d1576602
-losses = dict(class_index=nn.CrossEntropyLoss, one_hot=OneHotCrossEntropy)
+losses = dict(class_index=nn.CrossEntropyLoss, one_hot=OneHotCrossEntropy,
+              smooth=partial(nn.CrossEntropyLoss, label_smoothing=.1))
 opts = dict(adam=Adam, sgd=partial(SGD, mom=.9))
 schedules = dict(one_cycle=Learner.fit_one_cycle, flat=Learner.fit, flat_cos=Learner.fit_flat_cos)
 pixel_ranges = dict(standardized=True, raw=False)
@@ -208,8 +210,7 @@ def seeded_dls(
     seed:int, # Of all random numbers
     **kwargs # To `mnist_dls`
 ) -> DataLoaders: # With all images in memory
-    "The `DataLoaders` of a recipe, after the images are decoded and everything random is seeded"
-    decoded(path/'training')
+    "The `DataLoaders` of a recipe, after everything random is seeded"
     set_seed(seed, reproducible=True)
     dls = mnist_dls(path, bs=recipe.bs or 128, batch_tfms=augmentations(recipe.augment or 'none'),
                     standardize=pixel_ranges[recipe.pixels], **kwargs)
@@ -294,9 +295,10 @@ def export(
 def evaluate(
     learn:Learner, # Trained; its path is the run directory
     training_hash:str # `split_hash` of its training images
-) -> dict: # name of the data set, and the accuracy on its validation and test images
+) -> dict: # name of the data set, and the accuracy on its validation (None if there are none) and test images
     "Score a trained learner, the test set for the first and only time; `predictions.npz` and `predictions.png`"
-    valid, valid_probs, valid_targs = score(learn, learn.dls.valid)
+    nothing = None, torch.empty(0, 10), torch.empty(0, dtype=torch.int64)
+    valid, valid_probs, valid_targs = score(learn, learn.dls.valid) if learn.dls.valid.n else nothing
     path, dl = learn.dls.path, mnist_test_dl(learn.dls)
     test, probs, targs = score(learn, dl)
     with whole_file(learn.path/'predictions.npz') as f:
@@ -314,7 +316,7 @@ def settings(
 ) -> AttrDict: # For `run_config`
     "Everything that `train` was asked for, checked; `ValueError` for what is not possible"
     r = get_recipe(recipe, **changes)
-    numbers = dict(epochs=(r.epochs, 1), bs=(r.bs, 1), lr=(r.lr, 1e-9), wd=(r.wd, 0), valid_size=(valid_size, 10),
+    numbers = dict(epochs=(r.epochs, 1), bs=(r.bs, 1), lr=(r.lr, 1e-9), wd=(r.wd, 0), valid_size=(valid_size or 10, 10),
                    seed=(seed, 0, 2**32), split_seed=(split_seed, 0, 2**32))
     check_numbers(**{k: v for k, v in numbers.items() if v[0] is not None})
     pick('network', r.arch, archs if r.epochs else estimators)
@@ -332,7 +334,7 @@ def train(
     recipe:str='simple', # A key of `recipes`; what follows it in this list changes it
     seed:int=42, # Of the weights and the order of the images
     train_size:int=None, # Images to train on, stratified; default all that are not for validation
-    valid_size:int=5000, # Images for validation, at most a fifth
+    valid_size:int=5000, # Images for validation, at most a fifth; 0: train on all, with settings chosen before
     split_seed:int=42, # Which images are for validation
     log:str=None, # Where to track the epochs besides: tensorboard or wandb
     out:str=None, # The run directory, default a new one under `runs/`
@@ -350,8 +352,9 @@ def start_run(
     "Bring the data, create the run directory with what is known beforehand, and make the learner"
     path = mnist_path(c.data)
     c.data = same_tomorrow(c.data, path)
-    dls = seeded_dls(path, c, c.seed, train_size=c.train_size, valid_size=c.valid_size, split_seed=c.split_seed)
-    info = describe(path, ('training',))
+    with look_once():
+        dls = seeded_dls(path, c, c.seed, train_size=c.train_size, valid_size=c.valid_size, split_seed=c.split_seed)
+        info = describe(path, ('training',))
     name = f"{c.recipe.split(':')[0]}-{info['name'].removesuffix(' training images')}"
     run = new_run(out, re.sub(r'\W+', '-', name.lower()).strip('-'))
     write_json(run/'config.json', dict(c))
@@ -391,7 +394,7 @@ def summary(
     return (f"\ndata set       {m['dataset']}\n"
             f"recipe         {run.config['recipe']}, {m['parameters']:,} parameters\n"
             f"test accuracy  {in_percent(m['test'])}\n"
-            f"validation     {in_percent(m['valid'])}\n"
+            f"validation     {in_percent(m['valid']) if m['valid'] else 'none: trained on all'}\n"
             f"seconds        {sum(s.values()):.1f}: {spent}\n"
             f"files          {run.path}/: {files}\n"
             f"next           mnist-predict IMAGE --model {run.path}")

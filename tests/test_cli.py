@@ -95,7 +95,7 @@ def test_a_recipe_with_changes_is_trained_and_its_learner_predicts(sh, tmp_path,
 
 
 def test_bench_times_augmentation_beside_a_step(sh, tmp_path):
-    done = sh('mnist-bench', '--data', 'digits', '--bs', 64, '--augment', '--out', 'augment.json')
+    done = sh('mnist-bench', '--data', 'digits', '--bs', 64, '--what', 'augment', '--out', 'augment.json')
     assert done.returncode == 0, done.stderr
     found = read_json(tmp_path/'augment.json')['milliseconds_a_batch']
     assert list(found) == ['training step', 'affine', 'elastic', 'erase', 'affine+elastic+erase']

@@ -65,8 +65,8 @@ def test_idx_files_come_through_unchanged(tmp_path, suffix, pack):
     path = d.mnist_path(tmp_path)
     index, pixels = d.decoded(path/'training')
     for file, row in index.items():
-        i = int(file.stem)
-        assert int(file.parent.name) == labels[i] and (pixels[row].numpy() == images[i]).all()
+        i = int(Path(file).stem)
+        assert int(Path(file).parent.name) == labels[i] and (pixels[row].numpy() == images[i]).all()
     assert d.mnist_path(tmp_path) == path  # a second time, it is there
 
 
@@ -269,7 +269,7 @@ def test_a_changed_image_is_seen(folder):
     file.write_bytes(png(np.full((28, 28), 7, np.uint8)))
     assert fresh_hash(folder) != before
     index, images = d.decoded(folder)
-    assert (images[index[file]] == 7).all()
+    assert (images[index[str(file)]] == 7).all()
 
 
 def test_two_images_that_change_places_are_seen(folder):
@@ -428,7 +428,7 @@ def test_mnist_is_whole_and_byte_exact():
     path = d.mnist_path('mnist')
     assert d.describe(path)['name'] == 'MNIST'
     index, images = d.decoded(path/'training')
-    order = sorted(index, key=lambda f: int(f.stem))
+    order = sorted(index, key=lambda f: int(Path(f).stem))
     header = bytes([0, 0, 8, 3]) + np.array(images.shape, '>u4').tobytes()
     md5 = hashlib.md5(header + images[[index[f] for f in order]].numpy().tobytes()).hexdigest()
     assert md5 == '6bbc9ace898e44ae57da46a324031adb'  # train-images-idx3-ubyte as Yann LeCun published it

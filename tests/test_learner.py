@@ -1,7 +1,10 @@
 """The learner: probabilities from a plain loss, a finder that leaves no trace, a log for pipes."""
 import csv
 import random
+import subprocess
+import sys
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,8 +12,9 @@ import torch
 from fastai.callback.core import Callback, CancelTrainException
 from fastai.callback.mixup import MixUp
 from fastai.interpret import ClassificationInterpretation
-from fastai.learner import Learner
+from fastai.learner import CastToTensor, Learner, Recorder
 from fastai.metrics import accuracy
+from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed
 from matplotlib import pyplot as plt
 from torch import nn
@@ -130,8 +134,6 @@ def test_the_log_has_a_row_an_epoch_also_without_validation(digits, tmp_path, ca
 
 
 def test_events_reach_the_callbacks_as_fastai_sends_them(digits, monkeypatch):
-    def fastais(self, event_name):
-        for cb in self.cbs.sorted('order'): cb(event_name)
     def trained():
         set_seed(1, reproducible=True)
         seen = []
@@ -144,11 +146,60 @@ def test_events_reach_the_callbacks_as_fastai_sends_them(digits, monkeypatch):
                 if self.training and self.iter == 7: raise CancelTrainException
         learn = mnist_learner(mnist_dls(digits, bs=64), cbs=[Watch(), Stop()])
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, .01)
-        return seen, learn.recorder.values, learn.recorder.lrs, [p.detach() for p in learn.model.parameters()]
+        recorder = learn.recorder
+        losses = torch.stack(recorder.losses).tolist()
+        return seen, recorder.values, recorder.lrs, losses, [p.detach() for p in learn.model.parameters()]
     ours = trained()
-    monkeypatch.setattr(Learner, '_call_one', fastais)
+    patched = (Learner, '__call__'), (Learner, '_set_device'), (CastToTensor, 'before_batch'), (Recorder, 'after_batch')
+    for cls, name in patched: monkeypatch.setattr(cls, name, getattr(cls, f'_orig_{name}'))
     theirs = trained()
-    assert ours[:3] == theirs[:3] and len(ours[0]) == 17 and all(a.equal(b) for a, b in zip(ours[3], theirs[3]))
+    assert ours[:4] == theirs[:4] and len(ours[0]) == 17 and all(a.equal(b) for a, b in zip(ours[4], theirs[4]))
+
+
+def test_several_events_at_once_and_training_metrics_are_as_in_fastai(digits):
+    learn = mnist_learner(mnist_dls(digits, bs=64), 'mlp', opt_func=partial(OptimWrapper, opt=torch.optim.SGD))
+    learn.recorder.train_metrics = True
+    with learn.no_bar(), learn.no_logging():
+        with learn: assert learn.recorder.cancel_train is False  # fastai sends two events to begin with
+        learn.fit(1, .05)
+    assert learn.recorder.metric_names[1:5] == ['train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy']
+    assert 0 < learn.recorder.values[0][1] <= 1 and set(learn.recorder.lrs) == {.05}
+
+
+def test_a_batch_goes_to_the_device_of_the_model(digits):
+    learn = mnist_learner(mnist_dls(digits, bs=64), 'mlp')
+    batch = learn.dls.one_batch()
+    assert learn._set_device(batch) is batch
+    learn.model.to('meta')
+    assert [o.device.type for o in learn._set_device(batch)] == ['meta', 'meta']
+    with_list = [batch[0].to('meta'), [batch[1], 'text']]
+    assert learn._set_device(with_list)[1][0].device.type == 'meta'
+
+
+def test_channels_last_changes_the_memory_and_not_the_numbers(digits):
+    model = archs['classic_cnn']()
+    x = torch.randn(5, 1, 28, 28)
+    before = model(x)
+    learn = mnist_learner(mnist_dls(digits, bs=64), model)
+    assert learn.model[3].weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(before, learn.model(x), atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc only')
+def test_memory_of_a_batch_is_kept_for_the_next():
+    code = """
+import resource, torch
+from mnist_fastai.learner import keep_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20): torch.ones(10_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = faults()
+keep_memory()
+faults()
+print(before, faults())"""
+    before, after = map(int, subprocess.check_output([sys.executable, '-W', 'ignore', '-c', code], text=True).split())
+    assert after < before/10
 
 
 def test_an_event_that_does_not_exist_is_refused(digits):

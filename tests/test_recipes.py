@@ -27,6 +27,13 @@ def test_the_size_formula_agrees_with_the_tensors(name):
     assert rows[-1]['output'] == (10,)
 
 
+def test_multiply_adds_are_those_that_pytorch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+    for arch in archs.values():
+        with FlopCounterMode(display=False) as counter: (model := arch().eval())(torch.zeros(1, 1, 28, 28))
+        assert 2*multiply_adds(model) == counter.get_total_flops()
+
+
 def test_multiply_adds_are_those_of_the_textbook():
     conv1, conv2 = 10*26*26*25, 20*11*11*10*25
     assert multiply_adds(archs['two_conv']()) == conv1 + conv2 + 500*50 + 50*10

@@ -12,6 +12,7 @@ from fastai.learner import Learner, load_learner
 
 from mnist_fastai import data, runs
 from mnist_fastai.data import cache_file, file_states, mnist_path
+from mnist_fastai.models import archs
 
 files = {'config.json', 'environment.json', 'history.csv', 'metrics.json', 'learner.pkl', 'predictions.npz',
          'loss.png', 'accuracy.png', 'schedule.png', 'predictions.png'}
@@ -194,8 +195,18 @@ def test_a_half_finished_run_is_not_the_newest(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match='no finished run'): runs.find_run(run.parent/'zzz')
 
 
+def test_without_validation_all_images_train_and_the_test_is_scored(digits, tmp_path):
+    run = runs.train(str(digits), 'fast', valid_size=0, epochs=8, bs=32, out=tmp_path/'run')
+    assert run.metrics['train_images'] == 1437 and run.metrics['valid'] is None and run.metrics['test']['n'] == 360
+    assert run.metrics['test']['accuracy'] > .9
+    assert 'none: trained on all' in runs.summary(run) and not (run.path/'accuracy.png').exists()
+    assert np.load(run.path/'predictions.npz')['valid_probs'].shape == (0, 10)
+    model = run.learn.model
+    assert model[0].weight.equal(archs['fast_cnn']()[0].weight)  # the fixed filters have stayed as they were
+
+
 @pytest.mark.parametrize('kwargs', [dict(epochs=0), dict(bs=-1), dict(lr=0.), dict(lr=float('nan')),
-                                    dict(lr=float('inf')), dict(wd=-1.), dict(valid_size=0), dict(seed=-1),
+                                    dict(lr=float('inf')), dict(wd=-1.), dict(valid_size=9), dict(seed=-1),
                                     dict(seed=2**64), dict(split_seed=-1), dict(arch='lenet'), dict(train_size=1)])
 def test_a_wrong_value_is_refused_before_anything_is_written(kwargs, digits, tmp_path):
     with pytest.raises(ValueError, match=next(iter(kwargs)).replace('arch', 'network')):
