@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['bench', 'bench_table', 'bench_augment', 'augment_table', 'bench_overhead', 'overhead_table', 'bench_race',
-           'race_table', 'bench_scale', 'scale_table']
+           'race_table', 'bench_scale', 'scale_table', 'plot_scale']
 
 # %% ../nbs/11_bench.ipynb #c9fa5246
 import io, multiprocessing, shutil, statistics, sys, time
@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 import torch._dynamo  # noqa: F401  else PyTorch's optimizers import it at their first step
 from fastai.data.block import CategoryBlock, DataBlock
@@ -82,7 +84,7 @@ def fit_bare(
             opt.step()
             opt.zero_grad()
         model.eval()
-        with torch.no_grad(): sum((model(a).argmax(1) == b).sum().item() for a, b in zip(xv.split(bs), yv.split(bs)))
+        with torch.no_grad(): sum((model(a).argmax(1) == b).sum().item() for a, b in zip(xv.split(512), yv.split(512)))
     return epochs*(len(x)//bs)*bs, epochs*len(xv)
 
 # %% ../nbs/11_bench.ipynb #60be245c
@@ -96,7 +98,7 @@ def contenders(
 ) -> dict: # name -> function of a model that does the work and returns how many images it was
     "The three ways, ready to be timed"
     splitter = stratified_splitter()
-    dls = mnist_dls(path, bs=bs, val_bs=bs)
+    dls = mnist_dls(path, bs=bs)
     for dl in dls: dl.store()
     tensors = *as_tensors(dls.train), *as_tensors(dls.valid)
     keep_memory()
@@ -308,71 +310,78 @@ def accuracy_of(
 # %% ../nbs/11_bench.ipynb #2ae35217
 def race_published(
     path:Path, # An image folder
-    prepare:callable # What to do to the network before
-): # A function of the seed, to (seconds, test accuracy)
+    seed:int, # Of all random numbers
+    last:bool, # Channels last, or as PyTorch makes a network
+    keep:bool # With `keep_memory`
+) -> tuple: # (seconds, test accuracy)
     "Run the published recipe in a bare loop"
+    if keep: keep_memory()
     dls = mnist_dls(path, valid_size=0, device='cpu')
     train, test = as_tensors(dls.train), as_tensors(mnist_test_dl(dls))
-    def run(seed):
-        set_seed(seed)
-        model, start = prepare(published_cnn()), time.perf_counter()
-        fit_published(model, *train)
-        return time.perf_counter() - start, accuracy_of(model, *test)
-    return run
+    set_seed(seed)
+    model = channels_last(published_cnn()) if last else published_cnn()
+    start = time.perf_counter()
+    fit_published(model, *train)
+    return time.perf_counter() - start, accuracy_of(model, *test)
 
 # %% ../nbs/11_bench.ipynb #3809f01d
 def race_recipe(
     path:Path, # An image folder
+    seed:int, # Of all random numbers
     name:str # As `get_recipe` takes it
-): # A function of the seed, to (seconds, test accuracy)
+) -> tuple: # (seconds, test accuracy)
     "Run a recipe of this package, as `train` does"
-    def run(seed):
-        c = settings(str(path), name, seed, valid_size=0)
-        with TemporaryDirectory() as tmp, redirect_stdout(io.StringIO()):
-            learn = recipe_learner(seeded_dls(path, c, seed, valid_size=0), c, Path(tmp))
-            start = time.perf_counter()
-            fit(learn, c)
-            seconds = time.perf_counter() - start
-        return seconds, score(learn, mnist_test_dl(learn.dls))[0]['accuracy']
-    return run
+    c = settings(str(path), name, seed, valid_size=0)
+    with TemporaryDirectory() as tmp, redirect_stdout(io.StringIO()):
+        learn = recipe_learner(seeded_dls(path, c, seed, valid_size=0), c, Path(tmp))
+        start = time.perf_counter()
+        fit(learn, c)
+        seconds = time.perf_counter() - start
+    return seconds, score(learn, mnist_test_dl(learn.dls))[0]['accuracy']
 
 # %% ../nbs/11_bench.ipynb #2db493f2
 def race_documented(
     path:Path, # An image folder
+    seed:int, # Of all random numbers
     epochs:int # How many
-): # A function of the seed, to (seconds, test accuracy)
+) -> tuple: # (seconds, test accuracy)
     "Run fastai as documented, from files, with its own optimizer and one-cycle"
-    def run(seed):
-        set_seed(seed)
-        dls = documented_dls(path, 128, lambda files: (range(len(files)), []))
-        learn = Learner(dls, build_model('simple_cnn'), loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
-        start = time.perf_counter()
-        with redirect_stdout(None): learn.fit_one_cycle(epochs, 1e-2)
-        seconds = time.perf_counter() - start
-        files = get_image_files(path/'testing')
-        with learn.no_bar(): return seconds, accuracy(*learn.get_preds(dl=dls.test_dl(files, with_labels=True))).item()
-    return run
+    set_seed(seed)
+    dls = documented_dls(path, 128, lambda files: (range(len(files)), []))
+    learn = Learner(dls, build_model('simple_cnn'), loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
+    start = time.perf_counter()
+    with redirect_stdout(None): learn.fit_one_cycle(epochs, 1e-2)
+    seconds = time.perf_counter() - start
+    files = get_image_files(path/'testing')
+    with learn.no_bar(): return seconds, accuracy(*learn.get_preds(dl=dls.test_dl(files, with_labels=True))).item()
 
 # %% ../nbs/11_bench.ipynb #1eddce96
+racers = {'fastai as documented, `simple_cnn`, 3 epochs': (race_documented, 3, dict(epochs=3)),
+          '`simple`, 3 epochs': (race_recipe, 5, dict(name='simple:epochs=3')),
+          'published recipe': (race_published, 5, dict(last=False, keep=False)),
+          'published recipe, channels last': (race_published, 5, dict(last=True, keep=False)),
+          'published recipe, channels last, memory kept': (race_published, 5, dict(last=True, keep=True)),
+          '`fast`': (race_recipe, None, dict(name='fast'))}  # function, most seeds, parameters
+
+# %% ../nbs/11_bench.ipynb #99cc3b2f
 def bench_race(
     data:str='auto', # As `mnist_path` takes it
-    runs:int=5, # Seeds; fastai as documented, the slow one, has no more than 3
+    runs:int=5, # Seeds of `fast`; of the others no more than 5, of fastai as documented no more than 3
     threads:int=None # Threads of PyTorch, default as it chooses
 ) -> dict: # Settings, environment, and for each way the seconds and the test accuracies
     "Time to 99%: seeds 1, 2, ... of each way in turn"
     check_numbers(runs=(runs, 1))
     use_threads(threads)
-    path, same = mnist_path(data), lambda model: model
-    ways = {'fastai as documented, `simple_cnn`, 3 epochs': race_documented(path, 3),
-            '`simple`, 3 epochs': race_recipe(path, 'simple:epochs=3'),
-            'published recipe, one epoch': race_published(path, same),
-            'published recipe, channels last': race_published(path, channels_last), '`fast`': race_recipe(path, 'fast')}
-    found = {name: [] for name in ways}
-    for seed in range(1, runs + 1):
-        for name, way in ways.items():
-            if 'documented' in name and seed > 3: continue
-            found[name].append(way(seed))
-            print(f'seed {seed}  {name:45} %6.2f s  test accuracy %.4f' % found[name][-1], flush=True)
+    path, found = mnist_path(data), {name: [] for name in racers}
+    spawn = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=use_threads, initargs=[threads]) as process:
+        for seed in range(1, runs + 1):
+            for name, (way, most, kwargs) in racers.items():
+                if most and seed > most: continue
+                apart = kwargs.get('keep') is False
+                one = process.submit(way, path, seed, **kwargs).result() if apart else way(path, seed, **kwargs)
+                found[name].append(one)
+                print(f'seed {seed}  {name:45} %6.2f s  test accuracy %.4f' % one, flush=True)
     rows = {k: dict(seconds=spread(o[0] for o in v), accuracies=[round(o[1], 6) for o in v]) for k, v in found.items()}
     return dict(dataset=describe(path)['name'], rows=rows, **environment())
 
@@ -474,3 +483,17 @@ def scale_table(
              f"{o['epoch']:.2f} s", f"{o['peak_memory']/1e6:,.0f} MB"] for o in result['rows']]
     return (f"{markdown_rows(titles, rows)}\n\n{result['dataset']} and deformed copies of it; with the "
             f"test images. {where(result)}")
+
+# %% ../nbs/11_bench.ipynb #5ee01b91
+def plot_scale(
+    result:dict # From `bench_scale`
+): # A matplotlib figure
+    "Seconds and memory against the number of images; a straight line is what one hopes for"
+    df = pd.DataFrame(result['rows']).set_index('images')
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+    df[['decode', 'dataloaders', 'epoch', 'open']].plot(ax=left, marker='o', ylabel='seconds', ylim=(0, None))
+    left.legend(['decode all, once', 'make DataLoaders', 'an epoch of fast', 'open the cache'])
+    (df[['peak_memory']]/1e6).plot(ax=right, marker='o', ylabel='MB', ylim=(0, None), color='tab:purple', legend=False)
+    left.set_title(f"{result['dataset']} and deformed copies")
+    right.set_title('Peak memory of the process')
+    return fig

@@ -189,9 +189,11 @@ def mnist_bench(
     out:str=None # A JSON file to write
 ):
     "Time an epoch beside plain fastai and a bare PyTorch loop, or something else"
+    from pathlib import Path
+
     import mnist_fastai.bench as b
     from mnist_fastai.data import pick
-    from mnist_fastai.runs import write_json
+    from mnist_fastai.runs import save_plot, write_json
     ways = dict(epoch=(lambda: b.bench(data, arch, bs, epochs, runs, threads), b.bench_table),
                 overhead=(lambda: b.bench_overhead(data, runs, threads), b.overhead_table),
                 race=(lambda: b.bench_race(data, runs, threads), b.race_table),
@@ -200,4 +202,5 @@ def mnist_bench(
     measure, table = pick('benchmark', what, ways)
     print('\n' + table(result := measure()))
     if out: write_json(out, result)
+    if out and what == 'scale': save_plot(Path(out).with_suffix('.png'), b.plot_scale(result))
     return result

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import offline
 
-from mnist_fastai.bench import augment_table, bench_table
+from mnist_fastai.bench import augment_table, bench_table, overhead_table, race_table, scale_table
 from mnist_fastai.compare import leaderboard_table
 
 root = Path(__file__).parent.parent
@@ -50,6 +50,9 @@ both = sorted(set(board[board.train_images == small].recipe) & set(plain))
 blocks = {
     **{f'bench {o}': bench_table(result(f'bench_{o}')) for o in ('simple_cnn', 'two_conv')},
     'bench augment': augment_table(result('bench_augment')),
+    'overhead': overhead_table(result('bench_overhead')),
+    'race': race_table(result('bench_race')),
+    'scale': scale_table(result('bench_scale')),
     'leaderboard': f'{rows(*plain)}\n\n{conditions()}',
     'one or two': '\n\n'.join([rows('one_conv', 'two_conv', 'one_conv:epochs=30'), difference('two_conv', 'one_conv'),
                                difference('one_conv:epochs=30', 'one_conv'),
@@ -85,7 +88,8 @@ def test_the_results_are_about_mnist():
         same = trials[(trials.recipe == r.recipe) & (trials.train_images == r.train_images)]
         assert len(same) == r.seeds and same.test.mean() == pytest.approx(r.test, abs=1e-5)
         assert r.seeds >= 3 or pd.isna(r.epochs)  # what has no randomness is run once
-    assert {result(f'bench_{o}')['dataset'] for o in ('simple_cnn', 'two_conv', 'augment')} == {'MNIST'}
+    measured = 'simple_cnn', 'two_conv', 'augment', 'overhead', 'race', 'scale'
+    assert {result(f'bench_{o}')['dataset'] for o in measured} == {'MNIST'}
 
 
 def test_its_accuracy_is_that_of_the_leaderboard():
