@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHONWARNINGS ?= ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare data bench test lint export readme constraints clean
+.PHONY: help install train compare data bench test lint export stories readme constraints clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test: .venv/installed lint  ## run every test and every quick notebook
 
 export: .venv/installed  ## notebooks to modules, notebooks clean
 	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+
+stories: .venv/installed  ## run the stories on MNIST and keep what they show; takes ten minutes
+	for o in nbs/stories/*.ipynb; do $(BIN)/exec_nb $$o --dest $$o --exc_stop || exit 1; done
 	$(BIN)/nbdev-clean
 
 readme: .venv/installed  ## write the tables of README.md and results/README.md from results/

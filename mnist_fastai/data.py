@@ -35,7 +35,7 @@ def is_image(
     name:str # Of a file
 ) -> bool:
     "Whether a file's name says that it is an image, and a visible one"
-    return name[0] != '.' and os.path.splitext(name)[1].lower() in image_extensions
+    return name[0] != '.' and name[name.rfind('.'):].lower() in image_extensions
 
 # %% ../nbs/00_data.ipynb #6c39ec2c
 def digit_folders(
@@ -482,8 +482,11 @@ def file_states(
     folder:str|Path # One split's folder
 ) -> tuple: # Of (digit folder, file name, bytes, modification and change time in ns, inode), sorted
     "What `list_images` says, and of each file what changes when it does"
-    stats = ((digit, e.name, e.stat()) for digit, e in scan(folder))
-    return tuple(sorted((*row, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for *row, s in stats))
+    rows = []
+    for digit, e in scan(folder):
+        s = e.stat()
+        rows.append((digit, e.name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino))
+    return tuple(sorted(rows))
 
 # %% ../nbs/00_data.ipynb #f8d90f1e
 def cache_file(

@@ -17,6 +17,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from fastai.callback.fp16 import MixedPrecision  # noqa: F401  patches Learner
 from fastai.callback.schedule import fit_one_cycle  # noqa: F401  patches Learner
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
@@ -222,10 +223,11 @@ def recipe_learner(
     dls:DataLoaders, # From `seeded_dls`
     recipe:dict, # From `get_recipe`
     path:Path=None # The run directory
-) -> Learner:
+) -> Learner: # In mixed precision (bfloat16) on a GPU
     "The untrained learner of a recipe"
-    return mnist_learner(dls, recipe.arch, loss_func=losses[recipe.loss or 'class_index'](),
-                         opt_func=opts[recipe.opt or 'adam'], path=path)
+    learn = mnist_learner(dls, recipe.arch, loss_func=losses[recipe.loss or 'class_index'](),
+                          opt_func=opts[recipe.opt or 'adam'], path=path)
+    return learn.to_bf16() if torch.device(dls.device).type == 'cuda' else learn
 
 # %% ../nbs/05_runs.ipynb #56c461f7
 @contextmanager

@@ -118,6 +118,7 @@ mistakes = {
     'a word for epochs':  (['mnist-train', '--epochs', 'many'], 'invalid int value'),
     'no epochs':          (['mnist-train', '--data', 'digits', '--epochs', '0'], 'epochs=0 is not possible'),
     'an infinite rate':   (['mnist-train', '--data', 'digits', '--lr', 'inf'], 'lr=inf is not possible'),
+    'no benchmark':       (['mnist-bench', '--data', 'digits', '--what', 'lunch'], "there is no benchmark 'lunch'"),
     'no threads':         (['mnist-bench', '--data', 'digits', '--threads', '0'], 'threads=0 is not possible'),
     'unknown option':     (['mnist-train', '--epoch-count', '3'], 'unrecognized arguments'),
     'unknown network':    (['mnist-train', '--data', 'digits', '--arch', 'vgg'], "there is no network 'vgg'"),

@@ -272,6 +272,18 @@ def test_a_changed_image_is_seen(folder):
     assert (images[index[str(file)]] == 7).all()
 
 
+def test_a_folder_is_looked_at_once_inside_look_once_and_anew_after_it(folder, monkeypatch):
+    looked, states = [], d.file_states
+    monkeypatch.setattr(d, 'file_states', lambda o: looked.append(o) or states(o))
+    with d.look_once():
+        before = d.split_hash(folder)
+        file = d.image_files(folder)[0]
+        file.unlink()
+        file.write_bytes(png(np.full((28, 28), 7, np.uint8)))
+        assert d.split_hash(folder) == before and len(looked) == 1
+    assert d.split_hash(folder) != before and len(looked) == 2
+
+
 def test_two_images_that_change_places_are_seen(folder):
     a, b = [next(iter((folder/digit).iterdir())) for digit in '34']
     size = max(a.stat().st_size, b.stat().st_size)

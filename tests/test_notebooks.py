@@ -11,7 +11,7 @@ import pytest
 root = Path(__file__).parent.parent
 bin = Path(sys.executable).parent
 modules = sorted(o for o in (root/'mnist_fastai').glob('*.py') if not o.name.startswith('_'))
-notebooks = sorted((root/'nbs').glob('[0-9]*.ipynb'))
+notebooks = sorted([*(root/'nbs').glob('[0-9]*.ipynb'), *(root/'nbs'/'stories').glob('*.ipynb')])
 
 
 def contents(folder, pattern): return {str(o.relative_to(folder)): o.read_text() for o in folder.rglob(pattern)}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import run_command
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 
 from mnist_fastai import data, runs
@@ -193,6 +195,25 @@ def test_a_half_finished_run_is_not_the_newest(trained, tmp_path):
     assert runs.find_run(folder=run.parent) == run
     with pytest.raises(FileNotFoundError, match='no finished run'): runs.find_run(folder=tmp_path)
     with pytest.raises(FileNotFoundError, match='no finished run'): runs.find_run(run.parent/'zzz')
+
+
+def test_a_training_looks_at_its_images_once(digits, tmp_path, monkeypatch):
+    looked, states = [], data.file_states
+    monkeypatch.setattr(data, 'file_states', lambda o: looked.append(o.name) or states(o))
+    runs.train(str(digits), 'fast', epochs=1, bs=64, out=tmp_path/'run')
+    assert looked.count('training') == 1
+
+
+def test_a_gpu_means_mixed_precision_and_a_cpu_does_not(digits, tmp_path, monkeypatch):
+    c = runs.settings(str(digits), 'fast', 1)
+    dls = runs.seeded_dls(digits, c, 1)
+    assert not hasattr(runs.recipe_learner(dls, c, tmp_path), 'mixed_precision')
+    with monkeypatch.context() as m:
+        m.setattr(DataLoaders, 'device', torch.device('cuda'))  # only the name: no tensor goes there
+        learn = runs.recipe_learner(dls, c, tmp_path)
+    assert learn.mixed_precision.amp_mode.value == 'bf16'
+    runs.export(learn)
+    assert not hasattr(load_learner(tmp_path/'learner.pkl'), 'mixed_precision')  # and on a CPU it predicts in float32
 
 
 def test_without_validation_all_images_train_and_the_test_is_scored(digits, tmp_path):
