@@ -6,7 +6,7 @@
 __all__ = ['bench', 'bench_table', 'bench_augment', 'augment_table', 'bench_overhead', 'overhead_table', 'bench_race',
            'race_table', 'bench_scale', 'scale_table', 'plot_scale']
 
-# %% ../nbs/11_bench.ipynb #c9fa5246
+# %% ../nbs/11_bench.ipynb #111777bb
 import io, multiprocessing, shutil, statistics, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
@@ -32,7 +32,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-# %% ../nbs/11_bench.ipynb #91e13108
+# %% ../nbs/11_bench.ipynb #e5395461
 from .augment import augmentations, augments
 from mnist_fastai.data import (
     _decoded, as_tensors, bar, check_numbers, decode_images, decoded, describe, image_files, mnist_dls, mnist_path,
@@ -41,7 +41,7 @@ from mnist_fastai.data import (
 from .learner import build_model, keep_memory
 from .runs import environment, fit, recipe_learner, score, seeded_dls, settings
 
-# %% ../nbs/11_bench.ipynb #5afb7335
+# %% ../nbs/11_bench.ipynb #3fdd2e11
 def documented_dls(
     path:Path, # An image folder
     bs:int, # Images a batch
@@ -52,7 +52,7 @@ def documented_dls(
                       get_y=parent_label, batch_tfms=Normalize.from_stats(*mnist_stats))
     return block.dataloaders(path/'training', bs=bs)
 
-# %% ../nbs/11_bench.ipynb #bb238a39
+# %% ../nbs/11_bench.ipynb #2d9ffc77
 def fit_fastai(
     dls:DataLoaders, # Either kind
     model:nn.Module, # Untrained
@@ -62,10 +62,10 @@ def fit_fastai(
     "Train and validate with a plain fastai `Learner`"
     opt = partial(OptimWrapper, opt=torch.optim.AdamW)
     learn = Learner(dls, model, loss_func=nn.CrossEntropyLoss(), metrics=accuracy, opt_func=opt)
-    with redirect_stdout(None): learn.fit(epochs, lr)
+    with redirect_stdout(io.StringIO()): learn.fit(epochs, lr)
     return epochs*len(dls.train)*dls.train.bs, epochs*dls.valid.n
 
-# %% ../nbs/11_bench.ipynb #a2f65f72
+# %% ../nbs/11_bench.ipynb #ec039982
 def fit_bare(
     tensors:tuple, # (training images, labels, validation images, labels), normalised `float32` n x 1 x 28 x 28
     model:nn.Module, # Untrained
@@ -87,10 +87,10 @@ def fit_bare(
         with torch.no_grad(): sum((model(a).argmax(1) == b).sum().item() for a, b in zip(xv.split(512), yv.split(512)))
     return epochs*(len(x)//bs)*bs, epochs*len(xv)
 
-# %% ../nbs/11_bench.ipynb #60be245c
+# %% ../nbs/11_bench.ipynb #2b9b0819
 def channels_last(model:nn.Module) -> nn.Module: return model.to(memory_format=torch.channels_last)
 
-# %% ../nbs/11_bench.ipynb #8d208401
+# %% ../nbs/11_bench.ipynb #98955ecb
 def contenders(
     path:Path, # An image folder
     bs:int, # Images a batch
@@ -106,7 +106,7 @@ def contenders(
             'mnist_fastai': lambda model: fit_fastai(dls, channels_last(model), epochs),
             'bare PyTorch loop': lambda model: fit_bare(tensors, channels_last(model), epochs, bs)}
 
-# %% ../nbs/11_bench.ipynb #e453c634
+# %% ../nbs/11_bench.ipynb #a0ccff8a
 def time_all(
     ways:dict, # From `contenders`
     arch:str, # The network, a new one each time
@@ -124,7 +124,7 @@ def time_all(
     if len(work) > 1: raise RuntimeError(f'not the same work: (trained, validated) images were {work}')
     return seconds
 
-# %% ../nbs/11_bench.ipynb #943c997a
+# %% ../nbs/11_bench.ipynb #f115ad28
 def use_threads(
     threads:int=None # Default as PyTorch chooses
 ):
@@ -133,7 +133,7 @@ def use_threads(
     check_numbers(threads=(threads, 1, 1025))
     torch.set_num_threads(threads)
 
-# %% ../nbs/11_bench.ipynb #1d7224e5
+# %% ../nbs/11_bench.ipynb #c1547e88
 def spread(
     seconds # Some
 ) -> dict: # median, min, max
@@ -141,7 +141,7 @@ def spread(
     seconds = [*seconds]
     return dict(median=statistics.median(seconds), min=min(seconds), max=max(seconds))
 
-# %% ../nbs/11_bench.ipynb #c1610cd7
+# %% ../nbs/11_bench.ipynb #9bfa6367
 def bench(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
@@ -160,7 +160,7 @@ def bench(
     for o in rows.values(): o['ratio'] = o['median']/rows['bare PyTorch loop']['median']
     return dict(dataset=name, arch=arch, bs=bs, epochs=epochs, runs=runs, seconds_an_epoch=rows, **environment())
 
-# %% ../nbs/11_bench.ipynb #68b9d419
+# %% ../nbs/11_bench.ipynb #0ea9e25c
 def where(
     result:dict # With the keys of `environment`
 ) -> str:
@@ -169,7 +169,7 @@ def where(
     return (f"{result['threads']} threads on {result['cores']} cores of {result['cpu']}, torch {v['torch']}, "
             f"fastai {v['fastai']}, Python {result['python']}.")
 
-# %% ../nbs/11_bench.ipynb #46cdad67
+# %% ../nbs/11_bench.ipynb #78d9bc5d
 def bench_table(
     result:dict # From `bench`
 ) -> str: # Markdown
@@ -182,7 +182,7 @@ def bench_table(
     return '\n'.join([*lines, '', f"{r['dataset']}, `{r['arch']}`, batch size {r['bs']}, {r['runs']} runs of "
                       f"{r['epochs']} epoch(s) in turn, {where(r)}"])
 
-# %% ../nbs/11_bench.ipynb #cdcfdad1
+# %% ../nbs/11_bench.ipynb #8a9e7c7b
 def timed(
     ways:dict, # name -> function without arguments
     times:int # How often
@@ -196,7 +196,7 @@ def timed(
             if i >= 5: spent[name].append(1000*(time.perf_counter() - start))  # the first ones warm up
     return {name: statistics.median(v) for name, v in spent.items()}
 
-# %% ../nbs/11_bench.ipynb #38c6f55a
+# %% ../nbs/11_bench.ipynb #c6002ea1
 def bench_augment(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
@@ -217,7 +217,7 @@ def bench_augment(
     return dict(dataset=describe(path)['name'], arch=arch, bs=bs, times=times, milliseconds_a_batch=found,
                 **environment())
 
-# %% ../nbs/11_bench.ipynb #c5deac0d
+# %% ../nbs/11_bench.ipynb #f97b88f2
 def augment_table(
     result:dict # From `bench_augment`
 ) -> str: # Markdown
@@ -229,7 +229,7 @@ def augment_table(
     return '\n'.join([*lines, '', f"{result['dataset']}, batch size {result['bs']}, {result['times']} times in turn, "
                       f"{where(result)}"])
 
-# %% ../nbs/11_bench.ipynb #32c3c2f2
+# %% ../nbs/11_bench.ipynb #4967666a
 def bench_overhead(
     data:str='auto', # As `mnist_path` takes it
     runs:int=5, # Epochs of each
@@ -247,14 +247,14 @@ def bench_overhead(
             rows.append(dict(arch=arch, bs=bs, ours=ours, bare=bare, ratio=ours['median']/bare['median']))
     return dict(dataset=describe(path)['name'], runs=runs, rows=rows, **environment())
 
-# %% ../nbs/11_bench.ipynb #a3ba2877
+# %% ../nbs/11_bench.ipynb #7560fde5
 def seconds_cell(
     o:dict # From `spread`
 ) -> str:
     "Median (min to max)"
     return f"{o['median']:.2f} ({o['min']:.2f} to {o['max']:.2f})"
 
-# %% ../nbs/11_bench.ipynb #21820449
+# %% ../nbs/11_bench.ipynb #c5cced1e
 def markdown_rows(
     titles:list, # Of the columns
     rows:list # Of lists; the first column is text, the others are numbers
@@ -263,7 +263,7 @@ def markdown_rows(
     lines = [titles, ['---'] + ['---:']*(len(titles) - 1), *rows]
     return '\n'.join(f"| {' | '.join(map(str, o))} |" for o in lines)
 
-# %% ../nbs/11_bench.ipynb #0bbd90f8
+# %% ../nbs/11_bench.ipynb #aafa25cf
 def overhead_table(
     result:dict # From `bench_overhead`
 ) -> str: # Markdown
@@ -274,14 +274,14 @@ def overhead_table(
     return (f"{lines}\n\n{result['dataset']}, {result['runs']} epochs of each in turn: median (min to max). "
             f"{where(result)}")
 
-# %% ../nbs/11_bench.ipynb #c8373401
+# %% ../nbs/11_bench.ipynb #8056775c
 def published_cnn() -> nn.Sequential:
     "The network of train_mnist_fast, 215,194 parameters"
     return nn.Sequential(nn.Conv2d(1, 24, 5), nn.MaxPool2d(2), nn.ReLU(),
                          nn.Conv2d(24, 32, 3), nn.MaxPool2d(2), nn.ReLU(),
                          nn.Flatten(), nn.Linear(800, 256), nn.ReLU(), nn.Linear(256, 10))
 
-# %% ../nbs/11_bench.ipynb #094b6c8e
+# %% ../nbs/11_bench.ipynb #5be4bd41
 def fit_published(
     model:nn.Module, # `published_cnn`
     x:torch.Tensor, # Training images, n x 1 x 28 x 28
@@ -297,7 +297,7 @@ def fit_published(
         opt.zero_grad()
         schedule.step()
 
-# %% ../nbs/11_bench.ipynb #dcca5cd4
+# %% ../nbs/11_bench.ipynb #681dae6c
 def accuracy_of(
     model:nn.Module, # Trained
     x:torch.Tensor, # Images, n x 1 x 28 x 28
@@ -307,7 +307,7 @@ def accuracy_of(
     model.eval()
     with torch.no_grad(): return (torch.cat([model(o).argmax(1) for o in x.split(1000)]) == y).float().mean().item()
 
-# %% ../nbs/11_bench.ipynb #2ae35217
+# %% ../nbs/11_bench.ipynb #8b374fbd
 def race_published(
     path:Path, # An image folder
     seed:int, # Of all random numbers
@@ -324,7 +324,7 @@ def race_published(
     fit_published(model, *train)
     return time.perf_counter() - start, accuracy_of(model, *test)
 
-# %% ../nbs/11_bench.ipynb #3809f01d
+# %% ../nbs/11_bench.ipynb #9bd59e36
 def race_recipe(
     path:Path, # An image folder
     seed:int, # Of all random numbers
@@ -339,7 +339,7 @@ def race_recipe(
         seconds = time.perf_counter() - start
     return seconds, score(learn, mnist_test_dl(learn.dls))[0]['accuracy']
 
-# %% ../nbs/11_bench.ipynb #2db493f2
+# %% ../nbs/11_bench.ipynb #2ce78a7b
 def race_documented(
     path:Path, # An image folder
     seed:int, # Of all random numbers
@@ -350,12 +350,12 @@ def race_documented(
     dls = documented_dls(path, 128, lambda files: (range(len(files)), []))
     learn = Learner(dls, build_model('simple_cnn'), loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
     start = time.perf_counter()
-    with redirect_stdout(None): learn.fit_one_cycle(epochs, 1e-2)
+    with redirect_stdout(io.StringIO()): learn.fit_one_cycle(epochs, 1e-2)
     seconds = time.perf_counter() - start
     files = get_image_files(path/'testing')
     with learn.no_bar(): return seconds, accuracy(*learn.get_preds(dl=dls.test_dl(files, with_labels=True))).item()
 
-# %% ../nbs/11_bench.ipynb #1eddce96
+# %% ../nbs/11_bench.ipynb #68184c0d
 racers = {'fastai as documented, `simple_cnn`, 3 epochs': (race_documented, 3, dict(epochs=3)),
           '`simple`, 3 epochs': (race_recipe, 5, dict(name='simple:epochs=3')),
           'published recipe': (race_published, 5, dict(last=False, keep=False)),
@@ -363,7 +363,7 @@ racers = {'fastai as documented, `simple_cnn`, 3 epochs': (race_documented, 3, d
           'published recipe, channels last, memory kept': (race_published, 5, dict(last=True, keep=True)),
           '`fast`': (race_recipe, None, dict(name='fast'))}  # function, most seeds, parameters
 
-# %% ../nbs/11_bench.ipynb #99cc3b2f
+# %% ../nbs/11_bench.ipynb #55a6b30a
 def bench_race(
     data:str='auto', # As `mnist_path` takes it
     runs:int=5, # Seeds of `fast`; of the others no more than 5, of fastai as documented no more than 3
@@ -385,7 +385,7 @@ def bench_race(
     rows = {k: dict(seconds=spread(o[0] for o in v), accuracies=[round(o[1], 6) for o in v]) for k, v in found.items()}
     return dict(dataset=describe(path)['name'], rows=rows, **environment())
 
-# %% ../nbs/11_bench.ipynb #bb946714
+# %% ../nbs/11_bench.ipynb #82968f46
 def race_table(
     result:dict # From `bench_race`
 ) -> str: # Markdown
@@ -400,7 +400,7 @@ def race_table(
     return (f"{lines}\n\n{result['dataset']}: median (min to max) of the training, mean ± standard deviation of the "
             f"accuracy. {where(result)}")
 
-# %% ../nbs/11_bench.ipynb #238070c1
+# %% ../nbs/11_bench.ipynb #465b278b
 def first_use(
     path:Path # An image folder
 ) -> dict: # Seconds: `decode` for all PNGs, `open` for the cache of decoded ones
@@ -415,14 +415,14 @@ def first_use(
     for split in ('training', 'testing'): decoded(path/split)
     return dict(images=len(files), decode=decode, open=time.perf_counter() - start)
 
-# %% ../nbs/11_bench.ipynb #c005f6d8
+# %% ../nbs/11_bench.ipynb #849ada39
 def peak_memory() -> int: # Bytes; 0 on Windows, which has no such figure
     "The most memory that this process has had"
     try: import resource
     except ImportError: return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
 
-# %% ../nbs/11_bench.ipynb #fa7cb329
+# %% ../nbs/11_bench.ipynb #3e3ac1ef
 def use_folder(
     path:Path, # An image folder
     threads:int=None # Threads of PyTorch, default as it chooses
@@ -436,11 +436,11 @@ def use_folder(
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        with learn.no_bar(), learn.no_logging(), redirect_stdout(None): learn.fit(1, .01)
+        with learn.no_bar(), learn.no_logging(), redirect_stdout(io.StringIO()): learn.fit(1, .01)
         seconds.append(time.perf_counter() - start)
     return dict(found, epoch=statistics.median(seconds), peak_memory=peak_memory())
 
-# %% ../nbs/11_bench.ipynb #11aa4d39
+# %% ../nbs/11_bench.ipynb #bea8f9be
 def more_images(
     path:Path, # An image folder
     dest:Path, # Another, with a `training` folder
@@ -454,7 +454,7 @@ def more_images(
         for i, image in zip(idx.tolist(), x):
             Image.fromarray(image).save(dest/'training'/str(int(labels[i]))/f'{name}-{i}.png', compress_level=1)
 
-# %% ../nbs/11_bench.ipynb #bee7c98a
+# %% ../nbs/11_bench.ipynb #925c246f
 def bench_scale(
     data:str='auto', # As `mnist_path` takes it
     copies:tuple=(1, 2, 4, 10), # Times the training images
@@ -473,7 +473,7 @@ def bench_scale(
             print(rows[-1], flush=True)
     return dict(dataset=describe(path)['name'], rows=rows, **environment())
 
-# %% ../nbs/11_bench.ipynb #01e9c8af
+# %% ../nbs/11_bench.ipynb #d04ab3c3
 def scale_table(
     result:dict # From `bench_scale`
 ) -> str: # Markdown
@@ -484,7 +484,7 @@ def scale_table(
     return (f"{markdown_rows(titles, rows)}\n\n{result['dataset']} and deformed copies of it; with the "
             f"test images. {where(result)}")
 
-# %% ../nbs/11_bench.ipynb #5ee01b91
+# %% ../nbs/11_bench.ipynb #3651a874
 def plot_scale(
     result:dict # From `bench_scale`
 ): # A matplotlib figure

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['mnist_data', 'mnist_train', 'mnist_compare', 'mnist_lr_find', 'mnist_predict', 'mnist_bench']
 
-# %% ../nbs/12_cli.ipynb #d80f7258
+# %% ../nbs/12_cli.ipynb #4792c041
 import gc, os, signal, sys, warnings
 from functools import wraps
 from typing import Annotated
@@ -25,7 +25,7 @@ def one_line(
     if isinstance(error, OSError) and error.strerror and error.filename: return f"{error.strerror}: '{error.filename}'"
     return ' '.join(str(error).split())
 
-# %% ../nbs/12_cli.ipynb #e3fd273c
+# %% ../nbs/12_cli.ipynb #3276182b
 def command(
     func # With docments; it imports what it needs itself
 ): # The same, callable from a shell and from Python
@@ -68,7 +68,7 @@ def recipe_table() -> str: # Lines of text
         lines.append(f"{name:14} {r.arch:14} {size:>10} {r.epochs or '-':>6}  {r.about}")
     return '\n'.join(lines)
 
-# %% ../nbs/12_cli.ipynb #7c972b7d
+# %% ../nbs/12_cli.ipynb #6a388110
 @command
 @delegates(get_recipe, but=['name'])
 def mnist_train(
@@ -176,7 +176,7 @@ def mnist_predict(
     for image, digit, prob in found: print(f'{digit}  {prob:6.1%}  {image}')
     return found
 
-# %% ../nbs/12_cli.ipynb #028ec9b3
+# %% ../nbs/12_cli.ipynb #f7121eb6
 @command
 def mnist_bench(
     data:str='auto', # As for mnist-train

@@ -6,7 +6,7 @@
 __all__ = ['mnist_stats', 'image_files', 'mnist_path', 'DigitDL', 'stratified_splitter', 'mnist_block', 'mnist_dls',
            'mnist_test_dl', 'describe']
 
-# %% ../nbs/00_data.ipynb #835d82e3
+# %% ../nbs/00_data.ipynb #88b7ab54
 import gzip, hashlib, io, json, math, os, re, shutil, sys, tarfile, tempfile, threading, warnings, zlib
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import lru_cache
@@ -30,21 +30,21 @@ from PIL import Image, UnidentifiedImageError
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-# %% ../nbs/00_data.ipynb #de05ccf1
+# %% ../nbs/00_data.ipynb #ecaafa75
 def is_image(
     name:str # Of a file
 ) -> bool:
     "Whether a file's name says that it is an image, and a visible one"
     return name[0] != '.' and name[name.rfind('.'):].lower() in image_extensions
 
-# %% ../nbs/00_data.ipynb #6c39ec2c
+# %% ../nbs/00_data.ipynb #08bc7c5a
 def digit_folders(
     folder:str|Path # One split: a folder of digit folders, such as `training`
 ) -> list: # Of names, sorted
     "The folders in `folder`"
     return [o for o in sorted(os.listdir(folder)) if os.path.isdir(os.path.join(folder, o))]
 
-# %% ../nbs/00_data.ipynb #03538824
+# %% ../nbs/00_data.ipynb #8bb7dd03
 def scan(
     folder:str|Path # One split's folder
 ): # Yields (digit folder, `os.DirEntry`), in any order
@@ -53,14 +53,14 @@ def scan(
         with os.scandir(os.path.join(folder, digit)) as entries:
             yield from ((digit, e) for e in entries if is_image(e.name))
 
-# %% ../nbs/00_data.ipynb #aa4f5015
+# %% ../nbs/00_data.ipynb #0ef11b36
 def list_images(
     folder:str|Path # One split's folder
 ) -> list: # Of (digit folder, file name), sorted
     "All images of a split, in an order that does not depend on the machine"
     return sorted((digit, e.name) for digit, e in scan(folder))
 
-# %% ../nbs/00_data.ipynb #f67db1ec
+# %% ../nbs/00_data.ipynb #a4b03994
 def image_files(
     folder:str|Path # One split's folder
 ) -> L: # Of `Path`
@@ -68,11 +68,11 @@ def image_files(
     folders = [Path(folder)/o for o in digit_folders(folder)]  # `iterdir` makes a `Path` five times as fast as `Path()`
     return L(f for o in folders for f in sorted(o.iterdir(), key=attrgetter('name')) if is_image(f.name))
 
-# %% ../nbs/00_data.ipynb #f5cf9b9c
+# %% ../nbs/00_data.ipynb #10a7d7c0
 digits = [str(i) for i in range(10)]
 split_names = 'training', 'testing'
 
-# %% ../nbs/00_data.ipynb #07fa3421
+# %% ../nbs/00_data.ipynb #32d8e400
 def check_folder(
     path:str|Path # A folder that should hold `training/<digit>` and `testing/<digit>`
 ) -> Path: # The same, as a `Path`
@@ -88,7 +88,7 @@ def check_folder(
             raise ValueError(f"{path/split} has no images of digit {empty[0]}: {layout}")
     return path
 
-# %% ../nbs/00_data.ipynb #bc65f41f
+# %% ../nbs/00_data.ipynb #bccf0be0
 def check_numbers(
     **numbers # name -> (value, smallest that is possible), or a third: where it must stay below
 ):
@@ -98,7 +98,7 @@ def check_numbers(
         top = f', below {high[0]}' if high else ''
         raise ValueError(f'{name}={value} is not possible: expected {low} or more{top}')
 
-# %% ../nbs/00_data.ipynb #5154b332
+# %% ../nbs/00_data.ipynb #c39fa4b2
 def pick(
     kind:str, # What it is, for the message
     name:str, # Which one
@@ -108,12 +108,12 @@ def pick(
     if name in options: return options[name]
     raise ValueError(f"there is no {kind} '{name}': expected one of {', '.join(options)}")
 
-# %% ../nbs/00_data.ipynb #bdfb7a8c
+# %% ../nbs/00_data.ipynb #63295fe9
 def live() -> bool: # True in a terminal or a notebook
     "Whether somebody watches, so that a progress bar makes sense; not while the output is caught"
     return sys.stdout.isatty() or IN_NOTEBOOK and not isinstance(sys.stdout, io.StringIO)
 
-# %% ../nbs/00_data.ipynb #49755721
+# %% ../nbs/00_data.ipynb #21c7b25f
 def bar(
     items, # What to go through; it has a length
     n:int=None # How many images that is, default one each
@@ -121,7 +121,7 @@ def bar(
     "A progress bar over work on more than 5,000 images"
     return progress_bar(items, leave=False) if live() and (n or len(items)) > 5000 else items
 
-# %% ../nbs/00_data.ipynb #ce063086
+# %% ../nbs/00_data.ipynb #55fc55a5
 @contextmanager
 def whole_file(
     file:str|Path, # Where to
@@ -135,7 +135,7 @@ def whole_file(
         os.umask(umask := os.umask(0))
         os.chmod(f.name, 0o666 & ~umask)
 
-# %% ../nbs/00_data.ipynb #8811c4d7
+# %% ../nbs/00_data.ipynb #55670c9f
 @contextmanager
 def new_folder(
     dest:Path # The folder to create; it must not be there yet
@@ -151,7 +151,7 @@ def new_folder(
             if not dest.is_dir(): raise  # else another process was faster
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-# %% ../nbs/00_data.ipynb #418c42f4
+# %% ../nbs/00_data.ipynb #95db0864
 def write_pngs(
     folder:Path, # One split's folder
     images:np.ndarray, # `uint8`, n x 28 x 28, 0 is background and 255 is ink
@@ -162,7 +162,7 @@ def write_pngs(
     for i, (image, label) in enumerate(bar(list(zip(images, labels)))):
         Image.fromarray(image).save(f'{folder}/{label}/{i}.png', compress_level=1)
 
-# %% ../nbs/00_data.ipynb #2e00b457
+# %% ../nbs/00_data.ipynb #79e413ad
 def import_splits(
     name:str, # What the data set is called
     source:Path, # Where it came from
@@ -182,7 +182,7 @@ def import_splits(
         seal(tmp, name, source)
     return dest
 
-# %% ../nbs/00_data.ipynb #b2c4c1fe
+# %% ../nbs/00_data.ipynb #16fdffc0
 def seal(
     folder:Path, # A new folder, filled
     name:str, # What the data set is called
@@ -192,7 +192,7 @@ def seal(
     images = {split: len(list_images(folder/split)) for split in split_names}
     (folder/'dataset.json').write_text(json.dumps(dict(name=name, source=str(source), images=images), indent=2))
 
-# %% ../nbs/00_data.ipynb #8d2825f0
+# %% ../nbs/00_data.ipynb #f6637025
 def is_whole(
     folder:Path # A folder that `seal` has been called for, or none
 ) -> bool: # False also if it was there but had lost something; then it is gone
@@ -205,10 +205,10 @@ def is_whole(
     shutil.rmtree(folder)
     return False
 
-# %% ../nbs/00_data.ipynb #9cea2554
+# %% ../nbs/00_data.ipynb #2bbf66d7
 def own_path() -> Path: return fastai_path('data')/'mnist_fastai'  # for imports and caches; may be deleted at any time
 
-# %% ../nbs/00_data.ipynb #4e1392e1
+# %% ../nbs/00_data.ipynb #6eeea941
 def imported(
     *files:Path # What is imported
 ) -> Path: # A folder in fastai's data directory
@@ -216,7 +216,7 @@ def imported(
     h = hashlib.sha256(b''.join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()[:12]
     return own_path()/f'{files[0].name.split(".")[0]}-{h}'
 
-# %% ../nbs/00_data.ipynb #1e8ecb36
+# %% ../nbs/00_data.ipynb #e44591da
 def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
     "scikit-learn's digits at MNIST's size: 8x8 to 20x20, centred in 28x28"
     from sklearn.datasets import load_digits
@@ -225,7 +225,7 @@ def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
     big = [np.asarray(Image.fromarray(o).resize((20, 20), Image.Resampling.BICUBIC)) for o in small]
     return np.pad(np.stack(big), ((0, 0), (4, 4), (4, 4))), data.target
 
-# %% ../nbs/00_data.ipynb #ce5e2b12
+# %% ../nbs/00_data.ipynb #bb28ea47
 def digits_path() -> Path: # The image folder
     "The offline digits as an image folder: 1,437 to train on and 360 to test on, stratified and always the same"
     dest = own_path()/'digits'
@@ -235,7 +235,7 @@ def digits_path() -> Path: # The image folder
     return import_splits('digits', 'sklearn.datasets.load_digits',
                          dict(training=(images[train], labels[train]), testing=(images[test], labels[test])), dest)
 
-# %% ../nbs/00_data.ipynb #7fa82348
+# %% ../nbs/00_data.ipynb #b93766ec
 def reachable(
     url:str, # What to ask for
     seconds:float=4. # How long to wait for an answer
@@ -251,10 +251,10 @@ def reachable(
     thread.join(seconds)
     return bool(answered)
 
-# %% ../nbs/00_data.ipynb #ec3cc807
+# %% ../nbs/00_data.ipynb #cf9d8738
 mnist_size = dict(training=60_000, testing=10_000)
 
-# %% ../nbs/00_data.ipynb #93140c3e
+# %% ../nbs/00_data.ipynb #c3b80d7b
 def mnist_on_disk() -> Path|None: # The image folder, or None if it is not there or not whole
     "Where `untar_data(URLs.MNIST)` keeps MNIST, if all of it is there"
     path = fastai_path('data')/'mnist_png'
@@ -262,7 +262,7 @@ def mnist_on_disk() -> Path|None: # The image folder, or None if it is not there
     except FileNotFoundError: return None
     return path if whole else None
 
-# %% ../nbs/00_data.ipynb #7c25535b
+# %% ../nbs/00_data.ipynb #e12cad0c
 def mnist_original() -> Path: # The image folder
     "MNIST by `untar_data(URLs.MNIST)`; `ConnectionError` if it is neither on disk nor to be had"
     if path := mnist_on_disk(): return path
@@ -279,7 +279,7 @@ def mnist_original() -> Path: # The image folder
     if path := mnist_on_disk(): return path
     raise ConnectionError(f'the MNIST that was downloaded is not whole: expected {mnist_size} images')
 
-# %% ../nbs/00_data.ipynb #097e320a
+# %% ../nbs/00_data.ipynb #88415f57
 def read_idx(
     file:Path # An IDX file of unsigned bytes, plain or `.gz`
 ) -> np.ndarray: # `uint8`, of the shape in its header
@@ -298,7 +298,7 @@ def read_idx(
     if len(data) != size: raise ValueError(f'{file} is not a whole IDX file: it should hold {size} bytes of data')
     return np.frombuffer(data, np.uint8).reshape(shape)
 
-# %% ../nbs/00_data.ipynb #81165e68
+# %% ../nbs/00_data.ipynb #66ca3bac
 def idx_file(
     folder:Path, # Where to look
     prefix:str, # `train` or `t10k`
@@ -310,7 +310,7 @@ def idx_file(
     if not found: raise ValueError(f'{folder} has no {prefix}-{kind}-ubyte or {prefix}-{kind}-ubyte.gz')
     return found[0]
 
-# %% ../nbs/00_data.ipynb #1d03b44c
+# %% ../nbs/00_data.ipynb #dd5d6f80
 def from_idx(
     folder:Path # Holds the four IDX files
 ) -> Path: # The image folder
@@ -322,7 +322,7 @@ def from_idx(
     splits = {split: [read_idx(f) for f in pair] for split, pair in pairs.items()}
     return import_splits(folder.name, folder, splits, dest)
 
-# %% ../nbs/00_data.ipynb #e075bd39
+# %% ../nbs/00_data.ipynb #a3b6216d
 def read_csv(
     file:Path # Kaggle's `train.csv`
 ) -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
@@ -346,7 +346,7 @@ def read_csv(
                          f'expected a whole number from 0 to {top[col]}')
     return values[:, 1:].astype(np.uint8).reshape(-1, 28, 28), values[:, 0].astype(int)
 
-# %% ../nbs/00_data.ipynb #99bb874b
+# %% ../nbs/00_data.ipynb #1748386a
 def from_csv(
     file:Path # Kaggle's `train.csv`
 ) -> Path: # The image folder
@@ -360,7 +360,7 @@ def from_csv(
     return import_splits(file.stem, file, dict(training=(images[train], labels[train]),
                                                testing=(images[test], labels[test])), dest)
 
-# %% ../nbs/00_data.ipynb #6958bae6
+# %% ../nbs/00_data.ipynb #a84d399c
 def decode_image(
     file, # An image file, or one that is open for reading bytes
     name:str=None # What to call it in an error, default its path
@@ -377,10 +377,10 @@ def decode_image(
     if pixels is None: raise ValueError(f'{name} is {size[0]}x{size[1]} pixels; expected 28x28')
     return pixels
 
-# %% ../nbs/00_data.ipynb #0b8ebdee
+# %% ../nbs/00_data.ipynb #b44d2e30
 member_name = re.compile(r'(?:.*/)?(training|testing)/([^/]+)/([^/]+)')
 
-# %% ../nbs/00_data.ipynb #c5405c9f
+# %% ../nbs/00_data.ipynb #ce972f3e
 def read_member(
     tar:tarfile.TarFile, # The open archive
     member:tarfile.TarInfo # One of its members
@@ -398,7 +398,7 @@ def read_member(
     decode_image(io.BytesIO(data), member.name)
     return split, digit, name, data
 
-# %% ../nbs/00_data.ipynb #01c05d14
+# %% ../nbs/00_data.ipynb #2c4ab848
 def from_tgz(
     file:Path # A `.tgz`, `.tar.gz` or `.tar` of an image folder
 ) -> Path: # The image folder
@@ -421,7 +421,7 @@ def from_tgz(
         seal(tmp, dest.name, file)
     return dest
 
-# %% ../nbs/00_data.ipynb #fdc3c0b5
+# %% ../nbs/00_data.ipynb #bf968a34
 not_mnist = '''
   **************************************************************************
   **  THIS IS NOT MNIST. You get 'digits' instead: 1,797 small digits that  **
@@ -430,14 +430,14 @@ not_mnist = '''
   Why: {why}
 '''
 
-# %% ../nbs/00_data.ipynb #e988f054
+# %% ../nbs/00_data.ipynb #26066744
 def auto_path() -> Path: # The image folder
     "MNIST if it is on disk or can be downloaded, else the offline digits with a warning"
     try: return mnist_original()
     except ConnectionError as e: print(not_mnist.format(why=e))
     return digits_path()
 
-# %% ../nbs/00_data.ipynb #ef3a0182
+# %% ../nbs/00_data.ipynb #6fe3f3aa
 def mnist_path(
     source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
 ) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
@@ -453,7 +453,7 @@ def mnist_path(
     if path.name.lower().endswith(('.tgz', '.tar.gz', '.tar')): return from_tgz(path)
     raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv")
 
-# %% ../nbs/00_data.ipynb #879f9623
+# %% ../nbs/00_data.ipynb #bb9c24c9
 class _Chunks(torch.utils.data.Dataset):
     "The images of `files`, 1,000 an item; an error is an item too, so that it can be raised where people see it"
     def __init__(self, files): self.files = files
@@ -462,7 +462,7 @@ class _Chunks(torch.utils.data.Dataset):
         try: return torch.from_numpy(np.stack([decode_image(f) for f in self.files[i*1000:(i+1)*1000]]))
         except (ValueError, OSError) as e: return e
 
-# %% ../nbs/00_data.ipynb #6d5efb32
+# %% ../nbs/00_data.ipynb #c728254f
 def decode_images(
     files:list # Image files of 28x28 pixels
 ) -> torch.Tensor: # `uint8`, n x 28 x 28
@@ -477,7 +477,7 @@ def decode_images(
         out[i*1000:i*1000 + len(chunk)] = chunk
     return out
 
-# %% ../nbs/00_data.ipynb #59f3b8f8
+# %% ../nbs/00_data.ipynb #ac519d20
 def file_states(
     folder:str|Path # One split's folder
 ) -> tuple: # Of (digit folder, file name, bytes, modification and change time in ns, inode), sorted
@@ -488,7 +488,7 @@ def file_states(
         rows.append((digit, e.name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino))
     return tuple(sorted(rows))
 
-# %% ../nbs/00_data.ipynb #f8d90f1e
+# %% ../nbs/00_data.ipynb #fd7940df
 def cache_file(
     folder:Path, # One split's folder
     rows:tuple # What `file_states` says of it
@@ -498,7 +498,7 @@ def cache_file(
     state = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
     return own_path()/'cache'/f'{place}-{state}.npy'
 
-# %% ../nbs/00_data.ipynb #71cd451c
+# %% ../nbs/00_data.ipynb #76ef3ca7
 def save_cache(
     file:Path, # Where to
     images:torch.Tensor # `uint8`, n x 28 x 28
@@ -510,7 +510,7 @@ def save_cache(
             if old != file: old.unlink(missing_ok=True)
     except OSError as e: print(f'The decoded images could not be cached and will be decoded again next time: {e}')
 
-# %% ../nbs/00_data.ipynb #182550aa
+# %% ../nbs/00_data.ipynb #c7695a9a
 def open_cache(
     file:Path, # What `save_cache` wrote
     n:int # How many images it must hold
@@ -520,7 +520,7 @@ def open_cache(
     except (OSError, ValueError, EOFError): return None
     return torch.from_numpy(images) if images.shape == (n, 28, 28) and images.dtype == np.uint8 else None
 
-# %% ../nbs/00_data.ipynb #c2b23df5
+# %% ../nbs/00_data.ipynb #f5449fc9
 @lru_cache(maxsize=8)
 def _decoded(folder, rows):
     "As `decoded`, for a folder in a known state"
@@ -530,7 +530,7 @@ def _decoded(folder, rows):
     if images is None: save_cache(file, images := decode_images(files))
     return dict(zip(files, range(len(files)))), images
 
-# %% ../nbs/00_data.ipynb #90e551cd
+# %% ../nbs/00_data.ipynb #ed9a794f
 _seen = None  # folder -> what `_decoded` gave, inside `look_once`
 
 @contextmanager
@@ -541,7 +541,7 @@ def look_once():
     try: yield
     finally: _seen = before
 
-# %% ../nbs/00_data.ipynb #08c7e51e
+# %% ../nbs/00_data.ipynb #8199c273
 def decoded(
     folder:str|Path # One split's folder
 ) -> tuple: # ({file, as `str`: row}, `uint8` tensor n x 28 x 28)
@@ -551,7 +551,7 @@ def decoded(
     if folder not in _seen: _seen[folder] = _decoded(folder, file_states(folder))
     return _seen[folder]
 
-# %% ../nbs/00_data.ipynb #c80c3c45
+# %% ../nbs/00_data.ipynb #92a0e567
 def pixel_rows(
     files:list # Of `Path`
 ) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n): the pixels of `files[i]` are `images[rows[i]]`
@@ -561,7 +561,7 @@ def pixel_rows(
         if all(str(f) in index for f in files): return images, torch.tensor([index[str(f)] for f in files])
     return decode_images(files), torch.arange(len(files))
 
-# %% ../nbs/00_data.ipynb #fb8e4628
+# %% ../nbs/00_data.ipynb #cde12120
 def folder_labels(
     files:list, # Of `Path`
     label:callable # Path to category, a `TfmdLists`
@@ -571,7 +571,7 @@ def folder_labels(
     known = {folder: int(label(f)) for folder, f in dict(zip(folders, files)).items()}
     return torch.tensor([known[o] for o in folders])
 
-# %% ../nbs/00_data.ipynb #0f672737
+# %% ../nbs/00_data.ipynb #38b52529
 class DigitDL(TfmdDL):
     "A `TfmdDL` for 28x28 images in digit folders that decodes each once and makes a batch by indexing"
     _store = None
@@ -587,7 +587,7 @@ class DigitDL(TfmdDL):
         order = torch.randperm(len(idxs), generator=torch.Generator().manual_seed(self.rng.getrandbits(63)))
         return [idxs[i] for i in order.tolist()]
 
-# %% ../nbs/00_data.ipynb #4c2555c3
+# %% ../nbs/00_data.ipynb #6a861fbf
 @patch
 def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n, list of `int64` labels n)
     "The whole data set as tensors on the device, made at the first call"
@@ -600,7 +600,7 @@ def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n,
         self._store = to_device((images, rows, labels), device)
     return self._store
 
-# %% ../nbs/00_data.ipynb #a638c98f
+# %% ../nbs/00_data.ipynb #3766b6e8
 @patch
 def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 28 `uint8`, `TensorCategory` bs)
     "Batches as rows of the store, before `after_batch`"
@@ -611,7 +611,7 @@ def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 2
         x = images.index_select(0, rows[idx])  # it copies whole rows; images[...] would go byte by byte
         yield (TensorImageBW(x[:, None]), *(TensorCategory(y[idx]) for y in labels))
 
-# %% ../nbs/00_data.ipynb #2f64bfb4
+# %% ../nbs/00_data.ipynb #19aebdf9
 def fused(
     tfms:list # Of `after_batch`
 ): # From `TensorImageBW` `uint8` to the very numbers that the transforms give; None if there are others
@@ -620,7 +620,7 @@ def fused(
     div, mean, std = tfms[0].div, tfms[1].mean, tfms[1].std
     return lambda x: TensorImageBW(x.as_subclass(torch.Tensor).float().div_(div).sub_(mean).div_(std))
 
-# %% ../nbs/00_data.ipynb #a1587336
+# %% ../nbs/00_data.ipynb #5a762f45
 @patch
 def __iter__(self:DigitDL):
     if not all(isinstance(o, (str, Path)) for o in self.dataset.items): return (yield from TfmdDL.__iter__(self))
@@ -631,7 +631,7 @@ def __iter__(self:DigitDL):
         yield (prepare(x), *y) if prepare else self.after_batch((x, *y))
     self.after_iter()
 
-# %% ../nbs/00_data.ipynb #effdd816
+# %% ../nbs/00_data.ipynb #e4875c98
 def stratified_splitter(
     valid_size:int=5000, # Images for validation, 0 or at least 10; no more than a fifth of all are taken
     train_size:int=None, # Images to train on, at least 10; default, or the number of all: all that are left
@@ -652,13 +652,13 @@ def stratified_splitter(
         return L(sorted(train)), L(sorted(valid))
     return split
 
-# %% ../nbs/00_data.ipynb #9ab3271f
+# %% ../nbs/00_data.ipynb #fbd1b456
 mnist_stats = [0.1307], [0.3081]
 
-# %% ../nbs/00_data.ipynb #901fb81e
+# %% ../nbs/00_data.ipynb #e3012a8c
 def training_files(path): return image_files(Path(path)/'training')
 
-# %% ../nbs/00_data.ipynb #6eeb6ce4
+# %% ../nbs/00_data.ipynb #4f6dee11
 @delegates(stratified_splitter)
 def mnist_block(
     item_tfms=None, # Transforms of one image; they are applied one by one, so with any of them loading is fastai's
@@ -673,7 +673,7 @@ def mnist_block(
                      dl_type=dl_type or (TfmdDL if item_tfms else DigitDL), item_tfms=item_tfms,
                      batch_tfms=[*L(batch_tfms), *[Normalize.from_stats(*mnist_stats)]*standardize])
 
-# %% ../nbs/00_data.ipynb #efea4acd
+# %% ../nbs/00_data.ipynb #f82b58a0
 @delegates(mnist_block)
 def mnist_dls(
     source:str|Path='auto', # As `mnist_path` takes it
@@ -689,7 +689,7 @@ def mnist_dls(
     if len(dls.train): return dls
     raise ValueError(f'bs={bs} is larger than the {dls.train.n} training images: there would be no batch')
 
-# %% ../nbs/00_data.ipynb #eec64f41
+# %% ../nbs/00_data.ipynb #a6efcef3
 def mnist_test_dl(
     dls:DataLoaders, # From `mnist_dls`
     bs:int=512 # Images a batch
@@ -697,7 +697,7 @@ def mnist_test_dl(
     "The test images that belong to `dls`, for the one time that a trained model is scored"
     return dls.test_dl(image_files(dls.path/'testing'), with_labels=True, bs=bs)
 
-# %% ../nbs/00_data.ipynb #9ce1e4a6
+# %% ../nbs/00_data.ipynb #40d0990c
 def as_tensors(
     dl:DigitDL # Any
 ) -> tuple: # (`float32` images n x 1 x 28 x 28, `int64` labels n), in the order of the files
@@ -705,17 +705,17 @@ def as_tensors(
     images, labels = zip(*dl.new(shuffle=False, drop_last=False))
     return torch.cat(images).as_subclass(torch.Tensor), torch.cat(labels).as_subclass(torch.Tensor)
 
-# %% ../nbs/00_data.ipynb #7c59ed93
+# %% ../nbs/00_data.ipynb #fa1ac013
 @patch
 def activation(self:nn.CrossEntropyLoss, x): return x.softmax(dim=1)
 
 @patch
 def decodes(self:nn.CrossEntropyLoss, x): return x.argmax(dim=1)
 
-# %% ../nbs/00_data.ipynb #4bf41ecc
+# %% ../nbs/00_data.ipynb #bf1ddb4f
 nn.CrossEntropyLoss.y_int = True
 
-# %% ../nbs/00_data.ipynb #65ee0206
+# %% ../nbs/00_data.ipynb #ec21b120
 def split_hash(
     folder:str|Path # One split's folder
 ) -> str: # SHA-256 in hex
@@ -725,11 +725,11 @@ def split_hash(
                   for f, o in zip(index, images.numpy()))
     return hashlib.sha256(b''.join(rows)).hexdigest()
 
-# %% ../nbs/00_data.ipynb #bf826269
+# %% ../nbs/00_data.ipynb #db9b6a62
 mnist_hash = dict(training='a15eafe1132a676163f4fd830acee4e3351a692193d77b1551df92b1c92c8f3e',
                   testing='5fb29406ad061e9a9ac07315f28cb2ccb206ceecbd6bbd34b7341a7fe4c224ee')
 
-# %% ../nbs/00_data.ipynb #c488fe59
+# %% ../nbs/00_data.ipynb #ddbde8ed
 def dataset_name(
     path:Path, # An image folder
     hashes:dict # split -> `split_hash`
@@ -740,7 +740,7 @@ def dataset_name(
     ours = own_path() in path.parents  # what others write in a folder, we do not repeat
     return f"{json.loads((path/'dataset.json').read_text())['name'] if ours else path.name} (not MNIST)"
 
-# %% ../nbs/00_data.ipynb #d3116f21
+# %% ../nbs/00_data.ipynb #9c568021
 def describe(
     path:str|Path, # An image folder
     splits:tuple=split_names # Which of its parts to look at

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['mnist_learner', 'OneHotCrossEntropy', 'find_lr', 'EpochLog']
 
-# %% ../nbs/03_learner.ipynb #e2d675c3
+# %% ../nbs/03_learner.ipynb #df61dbfd
 import csv, ctypes, sys, time
 from contextlib import contextmanager
 from copy import deepcopy
@@ -39,14 +39,14 @@ def build_model(
     if isinstance(arch, nn.Module): return arch
     return (arch if callable(arch) else pick('network', arch, {**archs, **estimators}))()
 
-# %% ../nbs/03_learner.ipynb #fc9467f7
+# %% ../nbs/03_learner.ipynb #2f1bc780
 @cache
 def keep_memory():
     "Let glibc keep what PyTorch frees for the next batch (`mallopt`: trim never, do not `mmap`); elsewhere nothing"
     libc = ctypes.CDLL(None) if sys.platform == 'linux' else None
     if hasattr(libc, 'mallopt'): libc.mallopt(-1, 2**31 - 1), libc.mallopt(-4, 0)
 
-# %% ../nbs/03_learner.ipynb #159b0162
+# %% ../nbs/03_learner.ipynb #a605b648
 @delegates(Learner.__init__)
 def mnist_learner(
     dls:DataLoaders, # From `mnist_dls`
@@ -60,7 +60,7 @@ def mnist_learner(
     model = build_model(arch).to(memory_format=torch.channels_last)
     return Learner(dls, model, loss_func=loss_func or nn.CrossEntropyLoss(), metrics=metrics, **kwargs)
 
-# %% ../nbs/03_learner.ipynb #90c72167
+# %% ../nbs/03_learner.ipynb #5688dbd3
 @cache
 def listens(
     cls:type, # A `Callback`
@@ -69,7 +69,7 @@ def listens(
     "Whether callbacks of this class do something at an event; at `after_fit` all of them switch themselves on again"
     return event_name == 'after_fit' or hasattr(cls, event_name)
 
-# %% ../nbs/03_learner.ipynb #56e56845
+# %% ../nbs/03_learner.ipynb #54961521
 @patch
 def __call__(
     self:Learner,
@@ -81,7 +81,7 @@ def __call__(
         cbs = [cb for cb in self.cbs if listens(type(cb), name) or name in vars(cb)]
         for cb in sorted(cbs, key=attrgetter('order')): cb(name)
 
-# %% ../nbs/03_learner.ipynb #6a8de37b
+# %% ../nbs/03_learner.ipynb #04d5d0c2
 @patch
 def _set_device(
     self:Learner,
@@ -93,13 +93,13 @@ def _set_device(
         if all(isinstance(o, torch.Tensor) and o.device == device for o in b): return b
     return to_device(b, device)
 
-# %% ../nbs/03_learner.ipynb #7c0bb5dd
+# %% ../nbs/03_learner.ipynb #80ab27ca
 @patch
 def before_batch(self:CastToTensor):
     def plain(o): return o.as_subclass(torch.Tensor) if isinstance(o, torch.Tensor) else _cast_tensor(o)
     self.learn.xb, self.learn.yb = tuple(map(plain, self.learn.xb)), tuple(map(plain, self.learn.yb))
 
-# %% ../nbs/03_learner.ipynb #cb3ee5cc
+# %% ../nbs/03_learner.ipynb #327e72fa
 @patch
 def after_batch(self:Recorder):
     learn = self.learn
@@ -114,12 +114,12 @@ def after_batch(self:Recorder):
     self.learn.smooth_loss = self.smooth_loss.value
     self.losses.append(self.learn.smooth_loss)
 
-# %% ../nbs/03_learner.ipynb #c0d54c6d
+# %% ../nbs/03_learner.ipynb #73e78571
 class OneHotCrossEntropy(nn.CrossEntropyLoss):
     "`nn.CrossEntropyLoss` with the labels n (`int64`) made one-hot targets n x classes first"
     def forward(self, x, y): return super().forward(x, F.one_hot(y, x.shape[1]).to(x.dtype))
 
-# %% ../nbs/03_learner.ipynb #0e9f2452
+# %% ../nbs/03_learner.ipynb #35b29a89
 @patch
 @delegates(Interpretation.plot_top_losses)
 def plot_top_losses(
@@ -137,7 +137,7 @@ def plot_top_losses(
     for ax, item in zip(plt.gcf().axes, items):
         ax.text(.5, -.04, '/'.join(Path(item).parts[-2:]), transform=ax.transAxes, ha='center', va='top', size=8)
 
-# %% ../nbs/03_learner.ipynb #a33efe77
+# %% ../nbs/03_learner.ipynb #4264e106
 @contextmanager
 def same_randomness(
     dls:DataLoaders # Their shuffling counts as well
@@ -149,7 +149,7 @@ def same_randomness(
         set_random_states(**states)
         for dl, order in zip(dls, orders): dl.rng.setstate(order)
 
-# %% ../nbs/03_learner.ipynb #bf5bbc05
+# %% ../nbs/03_learner.ipynb #59f0ff29
 def find_lr(
     learn:Learner, # Stays as it is
     plot:str|Path=None, # A PNG to write, besides showing the plot
@@ -172,7 +172,7 @@ def find_lr(
         with whole_file(plot) as f: plt.gcf().savefig(f, format='png', bbox_inches='tight')
     return found
 
-# %% ../nbs/03_learner.ipynb #26e2e8a4
+# %% ../nbs/03_learner.ipynb #2f006cc0
 class EpochLog(Callback):
     "Keep what the `Recorder` says of each epoch: as `rows`, in a CSV file, and as a line where nobody sees a bar"
     order = 55  # after Recorder, before ProgressCallback

@@ -6,7 +6,7 @@
 __all__ = ['archs', 'n_params', 'multiply_adds', 'layer_table', 'simple_cnn', 'two_conv', 'one_conv', 'classic_cnn',
            'batchnorm_cnn', 'conv_dense', 'fast_cnn', 'mlp', 'Estimator', 'linear', 'knn', 'svm']
 
-# %% ../nbs/02_models.ipynb #8834d3af
+# %% ../nbs/02_models.ipynb #ba77445b
 import math
 from copy import deepcopy
 
@@ -37,7 +37,7 @@ def n_params(
     if hasattr(model, 'n_kept'): return model.n_kept()
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-# %% ../nbs/02_models.ipynb #c4096eca
+# %% ../nbs/02_models.ipynb #59058a6a
 def multiply_adds(
     model:nn.Module # Any network
 ) -> int: # For one picture of 1 x 28 x 28
@@ -127,7 +127,7 @@ def conv_dense(
     return nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
                          nn.Dropout(.25), nn.Linear(5408, 128), nn.ReLU(), nn.Dropout(.5), nn.Linear(128, n_out))
 
-# %% ../nbs/02_models.ipynb #869a8d95
+# %% ../nbs/02_models.ipynb #ffb03820
 def cosine_filters(
     n:int=16, # Maps, even
     size:int=6, # Of the kernel
@@ -142,7 +142,7 @@ def cosine_filters(
     conv.weight.copy_(torch.cat([filters, -filters]))
     return conv
 
-# %% ../nbs/02_models.ipynb #5806b440
+# %% ../nbs/02_models.ipynb #f347e79d
 def fast_cnn(
     n_out:int=10 # Classes
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
@@ -151,7 +151,7 @@ def fast_cnn(
     return nn.Sequential(cosine_filters(16), nn.ReLU(inplace=True), *block(16, 32), *block(32, 64),
                          nn.Conv2d(64, n_out, 3), nn.Flatten())
 
-# %% ../nbs/02_models.ipynb #5f95f80b
+# %% ../nbs/02_models.ipynb #537365fe
 def mlp(
     n_out:int=10 # Classes
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
@@ -159,7 +159,7 @@ def mlp(
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
                          nn.Linear(64, n_out))
 
-# %% ../nbs/02_models.ipynb #c22ce10e
+# %% ../nbs/02_models.ipynb #1d56588b
 class Estimator(nn.Module):
     "A scikit-learn classifier as a module: `fit` it to pixels, then it gives scores n x 10 like a network"
     def __init__(self, estimator:ClassifierMixin):
@@ -182,18 +182,18 @@ class Estimator(nn.Module):
         names = 'coef_', 'intercept_', 'support_vectors_', 'dual_coef_', '_fit_X'
         return sum(np.size(getattr(self.estimator, o)) for o in names if hasattr(self.estimator, o))
 
-# %% ../nbs/02_models.ipynb #e1abb4f6
+# %% ../nbs/02_models.ipynb #7fd409ca
 def linear() -> Estimator: return Estimator(LogisticRegression(C=.01, max_iter=300))
 
-# %% ../nbs/02_models.ipynb #0bfd7a90
+# %% ../nbs/02_models.ipynb #4a1c6352
 def knn() -> Estimator: return Estimator(KNeighborsClassifier(3, weights='distance'))
 
-# %% ../nbs/02_models.ipynb #3d903c06
+# %% ../nbs/02_models.ipynb #cc188636
 def svm() -> Estimator: return Estimator(SVC(C=5, gamma=.002, break_ties=True, cache_size=1000))
 
-# %% ../nbs/02_models.ipynb #c953737f
+# %% ../nbs/02_models.ipynb #81489ca7
 archs = {f.__name__: f for f in (simple_cnn, two_conv, one_conv, classic_cnn, batchnorm_cnn, conv_dense, fast_cnn,
                                 mlp)}
 
-# %% ../nbs/02_models.ipynb #a6d747fa
+# %% ../nbs/02_models.ipynb #0b3adb43
 estimators = {f.__name__: f for f in (linear, knn, svm)}

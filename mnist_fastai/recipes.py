@@ -28,7 +28,7 @@ def fitted(
     no_use = 'augment', 'loss', 'opt', 'schedule', 'epochs', 'bs', 'lr', 'wd'
     return AttrDict(recipe(about, arch), **dict.fromkeys(no_use))
 
-# %% ../nbs/04_recipes.ipynb #c1d523dc
+# %% ../nbs/04_recipes.ipynb #1ba57cc4
 recipes = dict(
     simple=recipe('the default: small, quick, about 99%', 'simple_cnn'),
     two_conv=recipe('a small LeNet: exactly 30,840 parameters', 'two_conv', epochs=10, bs=32, lr=3e-3),
@@ -58,7 +58,7 @@ def changes(
         except ValueError: raise ValueError(f"{field}='{value}' is no {types[field].__name__}") from None
     return found
 
-# %% ../nbs/04_recipes.ipynb #e0901346
+# %% ../nbs/04_recipes.ipynb #1b043330
 def get_recipe(
     name:str='simple', # A key of `recipes`, with changes behind it or without: `one_conv:epochs=30:lr=0.01`
     arch:str=None, # Network

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['losses', 'opts', 'schedules', 'pixel_ranges', 'named', 'train', 'summary', 'find_run', 'load_run']
 
-# %% ../nbs/05_runs.ipynb #af1ffcb7
+# %% ../nbs/05_runs.ipynb #287bb6fe
 import json, math, os, platform, re, subprocess, sys, time, warnings
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -27,7 +27,7 @@ from fastcore.all import AttrDict, ContextManagers, delegates
 from scipy.stats import binomtest
 from torch import nn
 
-# %% ../nbs/05_runs.ipynb #c0430cf3
+# %% ../nbs/05_runs.ipynb #7749e0a7
 import mnist_fastai
 from .augment import augmentations
 from mnist_fastai.data import (
@@ -132,7 +132,7 @@ def save_plot(
     with whole_file(file) as f: fig.savefig(f, format='png', bbox_inches='tight', dpi=100)
     plt.close(fig)
 
-# %% ../nbs/05_runs.ipynb #53674a1f
+# %% ../nbs/05_runs.ipynb #0c4c74f1
 def plot_training(
     learn:Learner, # Just trained
     rows:list, # Of `EpochLog`
@@ -195,7 +195,7 @@ def same_tomorrow(
     if data == 'auto': return 'digits' if path.name == 'digits' else 'mnist'
     return data if data in ('mnist', 'digits') else str(Path(data).expanduser().resolve())
 
-# %% ../nbs/05_runs.ipynb #d1576602
+# %% ../nbs/05_runs.ipynb #93e98cfe
 losses = dict(class_index=nn.CrossEntropyLoss, one_hot=OneHotCrossEntropy,
               smooth=partial(nn.CrossEntropyLoss, label_smoothing=.1))
 opts = dict(adam=Adam, sgd=partial(SGD, mom=.9))
@@ -204,7 +204,7 @@ pixel_ranges = dict(standardized=True, raw=False)
 named = dict(loss=('loss', losses), opt=('optimizer', opts), schedule=('schedule', schedules),
              pixels=('range of pixels', pixel_ranges))
 
-# %% ../nbs/05_runs.ipynb #26cdfe11
+# %% ../nbs/05_runs.ipynb #2f977475
 def seeded_dls(
     path:Path, # An image folder
     recipe:dict, # From `get_recipe`
@@ -218,7 +218,7 @@ def seeded_dls(
     for dl in dls: dl.store()
     return dls
 
-# %% ../nbs/05_runs.ipynb #9346b350
+# %% ../nbs/05_runs.ipynb #d579afb5
 def recipe_learner(
     dls:DataLoaders, # From `seeded_dls`
     recipe:dict, # From `get_recipe`
@@ -293,7 +293,7 @@ def export(
     learn.export(f'.{name}')
     (learn.path/f'.{name}').rename(learn.path/name)
 
-# %% ../nbs/05_runs.ipynb #fef41667
+# %% ../nbs/05_runs.ipynb #0a413542
 def evaluate(
     learn:Learner, # Trained; its path is the run directory
     training_hash:str # `split_hash` of its training images
@@ -309,7 +309,7 @@ def evaluate(
     save_plot(learn.path/'predictions.png', plot_predictions(dl, probs, targs, f'{name} test digits'))
     return dict(dataset=name, valid=valid, test=test)
 
-# %% ../nbs/05_runs.ipynb #48a5f344
+# %% ../nbs/05_runs.ipynb #41457375
 def settings(
     data:str, # As `mnist_path` takes it
     recipe:str, # As `get_recipe` takes it
@@ -329,7 +329,7 @@ def settings(
     return AttrDict(data=data, recipe=recipe, **fields, seed=seed, train_size=train_size, valid_size=valid_size,
                     split_seed=split_seed)
 
-# %% ../nbs/05_runs.ipynb #ca21f87d
+# %% ../nbs/05_runs.ipynb #189fe9a6
 @delegates(get_recipe, but=['name'])
 def train(
     data:str='auto', # As `mnist_path` takes it
@@ -346,7 +346,7 @@ def train(
     check_tracker(log)
     return run_config(settings(data, recipe, seed, train_size, valid_size, split_seed, **kwargs), out, log)
 
-# %% ../nbs/05_runs.ipynb #917da8e7
+# %% ../nbs/05_runs.ipynb #5b05e5f0
 def start_run(
     c:dict, # From `settings`
     out:str=None # The run directory
@@ -385,7 +385,7 @@ def run_config(
     write_json(learn.path/'metrics.json', metrics)
     return AttrDict(path=learn.path, config=dict(c), metrics=metrics, learn=learn)
 
-# %% ../nbs/05_runs.ipynb #1edb9ac1
+# %% ../nbs/05_runs.ipynb #09cd9e4e
 def summary(
     run:AttrDict # From `train`
 ) -> str: # Some lines
