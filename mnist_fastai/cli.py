@@ -189,8 +189,6 @@ def mnist_bench(
     out:str=None # A JSON file to write
 ):
     "Time an epoch beside plain fastai and a bare PyTorch loop, or something else"
-    from pathlib import Path
-
     import mnist_fastai.bench as b
     from mnist_fastai.data import pick
     from mnist_fastai.runs import save_plot, write_json
@@ -202,5 +200,5 @@ def mnist_bench(
     measure, table = pick('benchmark', what, ways)
     print('\n' + table(result := measure()))
     if out: write_json(out, result)
-    if out and what == 'scale': save_plot(Path(out).with_suffix('.png'), b.plot_scale(result))
+    if out and what == 'scale': save_plot(f'{os.path.splitext(out)[0]}.png', b.plot_scale(result))
     return result
