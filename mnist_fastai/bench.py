@@ -28,18 +28,17 @@ from fastai.torch_core import set_seed
 from fastai.vision.core import PILImageBW, TensorImageBW
 from fastai.vision.data import ImageBlock
 from fasttransform import Pipeline
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 # %% ../nbs/11_bench.ipynb #e5395461
 from .augment import augmentations, augments
 from mnist_fastai.data import (
-    _decoded, as_tensors, bar, check_numbers, decode_images, decoded, describe, image_files, mnist_dls, mnist_path,
-    mnist_stats, mnist_test_dl, stratified_splitter
+    _decoded, as_tensors, check_numbers, decode_images, decoded, describe, image_files, mnist_dls, mnist_path,
+    mnist_stats, mnist_test_dl, split_names, stratified_splitter, write_pngs
 )
 from .learner import build_model, keep_memory
-from .runs import environment, fit, recipe_learner, score, seeded_dls, settings
+from .runs import environment, fit, markdown_rows, recipe_learner, score, seeded_dls, settings
 
 # %% ../nbs/11_bench.ipynb #3fdd2e11
 def documented_dls(
@@ -91,20 +90,28 @@ def fit_bare(
 def channels_last(model:nn.Module) -> nn.Module: return model.to(memory_format=torch.channels_last)
 
 # %% ../nbs/11_bench.ipynb #98955ecb
-def contenders(
+def in_memory(
     path:Path, # An image folder
     bs:int, # Images a batch
     epochs:int # How many
 ) -> dict: # name -> function of a model that does the work and returns how many images it was
-    "The three ways, ready to be timed"
-    splitter = stratified_splitter()
+    "The two ways from images in memory, ready to be timed"
     dls = mnist_dls(path, bs=bs)
     for dl in dls: dl.store()
     tensors = *as_tensors(dls.train), *as_tensors(dls.valid)
     keep_memory()
-    return {'fastai as documented': partial(fit_fastai, documented_dls(path, bs, splitter), epochs=epochs),
-            'mnist_fastai': lambda model: fit_fastai(dls, channels_last(model), epochs),
+    return {'mnist_fastai': lambda model: fit_fastai(dls, channels_last(model), epochs),
             'bare PyTorch loop': lambda model: fit_bare(tensors, channels_last(model), epochs, bs)}
+
+# %% ../nbs/11_bench.ipynb #4115c1fa
+def contenders(
+    path:Path, # An image folder
+    bs:int, # Images a batch
+    epochs:int # How many
+) -> dict: # As `in_memory`
+    "The three ways, ready to be timed"
+    documented = documented_dls(path, bs, stratified_splitter())
+    return {'fastai as documented': partial(fit_fastai, documented, epochs=epochs), **in_memory(path, bs, epochs)}
 
 # %% ../nbs/11_bench.ipynb #a0ccff8a
 def time_all(
@@ -175,12 +182,11 @@ def bench_table(
 ) -> str: # Markdown
     "A benchmark's result as a table, with what it was measured on"
     r = result
-    lines = ['| an epoch, with validation | median | min to max | times (c) |', '| --- | ---: | ---: | ---: |']
-    for letter, (name, o) in zip('abc', r['seconds_an_epoch'].items()):
-        lines.append(f"| ({letter}) {name} | {o['median']:.2f} s | {o['min']:.2f} to {o['max']:.2f} s "
-                     f"| {o['ratio']:.2f} |")
-    return '\n'.join([*lines, '', f"{r['dataset']}, `{r['arch']}`, batch size {r['bs']}, {r['runs']} runs of "
-                      f"{r['epochs']} epoch(s) in turn, {where(r)}"])
+    rows = [[f'({letter}) {name}', f"{o['median']:.2f} s", f"{o['min']:.2f} to {o['max']:.2f} s", f"{o['ratio']:.2f}"]
+            for letter, (name, o) in zip('abc', r['seconds_an_epoch'].items())]
+    lines = markdown_rows(['an epoch, with validation', 'median', 'min to max', 'times (c)'], rows)
+    return (f"{lines}\n\n{r['dataset']}, `{r['arch']}`, batch size {r['bs']}, {r['runs']} runs of "
+            f"{r['epochs']} epoch(s) in turn, {where(r)}")
 
 # %% ../nbs/11_bench.ipynb #8a9e7c7b
 def timed(
@@ -223,11 +229,11 @@ def augment_table(
 ) -> str: # Markdown
     "What augmentation costs, as a table"
     step, *rows = result['milliseconds_a_batch'].items()
-    lines = ['| a batch | median | share of the step |', '| --- | ---: | ---: |',
-             f'| {step[0]}, `{result["arch"]}` | {step[1]:.2f} ms | |',
-             *[f'| {name} | {ms:.2f} ms | {ms/step[1]:.0%} |' for name, ms in rows]]
-    return '\n'.join([*lines, '', f"{result['dataset']}, batch size {result['bs']}, {result['times']} times in turn, "
-                      f"{where(result)}"])
+    lines = markdown_rows(['a batch', 'median', 'share of the step'],
+                          [[f"{step[0]}, `{result['arch']}`", f'{step[1]:.2f} ms', ''],
+                           *[[name, f'{ms:.2f} ms', f'{ms/step[1]:.0%}'] for name, ms in rows]])
+    return (f"{lines}\n\n{result['dataset']}, batch size {result['bs']}, {result['times']} times in turn, "
+            f"{where(result)}")
 
 # %% ../nbs/11_bench.ipynb #4967666a
 def bench_overhead(
@@ -237,11 +243,11 @@ def bench_overhead(
     sizes:tuple=(32, 128, 512) # Batch sizes
 ) -> dict: # Settings, environment, and for each network and batch size the seconds an epoch
     "Time an epoch through the `Learner` and through a bare loop"
+    check_numbers(runs=(runs, 1))
     use_threads(threads)
     path, rows = mnist_path(data), []
     for bs in sizes:
-        ways = contenders(path, bs, 1)
-        del ways['fastai as documented']
+        ways = in_memory(path, bs, 1)
         for arch in ('simple_cnn', 'two_conv'):
             ours, bare = map(spread, time_all(ways, arch, runs).values())
             rows.append(dict(arch=arch, bs=bs, ours=ours, bare=bare, ratio=ours['median']/bare['median']))
@@ -253,15 +259,6 @@ def seconds_cell(
 ) -> str:
     "Median (min to max)"
     return f"{o['median']:.2f} ({o['min']:.2f} to {o['max']:.2f})"
-
-# %% ../nbs/11_bench.ipynb #c5cced1e
-def markdown_rows(
-    titles:list, # Of the columns
-    rows:list # Of lists; the first column is text, the others are numbers
-) -> str: # Markdown
-    "A table"
-    lines = [titles, ['---'] + ['---:']*(len(titles) - 1), *rows]
-    return '\n'.join(f"| {' | '.join(map(str, o))} |" for o in lines)
 
 # %% ../nbs/11_bench.ipynb #aafa25cf
 def overhead_table(
@@ -305,7 +302,7 @@ def accuracy_of(
 ) -> float: # 0 to 1
     "Which share of the images a network gets right"
     model.eval()
-    with torch.no_grad(): return (torch.cat([model(o).argmax(1) for o in x.split(1000)]) == y).float().mean().item()
+    with torch.no_grad(): return accuracy(torch.cat([model(o) for o in x.split(1000)]), y).item()
 
 # %% ../nbs/11_bench.ipynb #8b374fbd
 def race_published(
@@ -405,14 +402,14 @@ def first_use(
     path:Path # An image folder
 ) -> dict: # Seconds: `decode` for all PNGs, `open` for the cache of decoded ones
     "Time the first use of a data set, and a later one"
-    files = [str(f) for split in ('training', 'testing') for f in image_files(path/split)]
+    files = [str(f) for split in split_names for f in image_files(path/split)]
     start = time.perf_counter()
     decode_images(files)
     decode = time.perf_counter() - start
-    for split in ('training', 'testing'): decoded(path/split)  # now there is a cache
+    for split in split_names: decoded(path/split)  # now there is a cache
     _decoded.cache_clear()
     start = time.perf_counter()
-    for split in ('training', 'testing'): decoded(path/split)
+    for split in split_names: decoded(path/split)
     return dict(images=len(files), decode=decode, open=time.perf_counter() - start)
 
 # %% ../nbs/11_bench.ipynb #849ada39
@@ -449,10 +446,9 @@ def more_images(
     "Write a deformed copy of all training images"
     tfms = Pipeline([IntToFloatTensor(), *augmentations('affine+elastic')], split_idx=0)
     images, rows, (labels,) = mnist_dls(path, valid_size=0, device='cpu').train.store()
-    for idx in bar(torch.arange(len(rows)).split(1000), len(rows)):
-        x = tfms(TensorImageBW(images[rows[idx]][:, None]))[:, 0].mul(255).round().clamp(0, 255).byte().numpy()
-        for i, image in zip(idx.tolist(), x):
-            Image.fromarray(image).save(dest/'training'/str(int(labels[i]))/f'{name}-{i}.png', compress_level=1)
+    x = torch.cat([tfms(TensorImageBW(images[idx][:, None]))[:, 0] for idx in rows.split(1000)])
+    x = x.as_subclass(torch.Tensor).mul(255).round().clamp(0, 255).byte()
+    write_pngs(dest/'training', x.numpy(), labels.numpy(), f'{name}-')
 
 # %% ../nbs/11_bench.ipynb #925c246f
 def bench_scale(

@@ -26,7 +26,7 @@ from scipy import stats
 import mnist_fastai
 from .data import check_numbers, describe, live, mnist_path, whole_file
 from mnist_fastai.runs import (
-    check_tracker, environment, read_json, run_config, same_tomorrow, save_plot, settings
+    check_tracker, environment, markdown_rows, read_json, run_config, same_tomorrow, save_plot, settings
 )
 
 # %% ../nbs/06_compare.ipynb #a54d6e43
@@ -213,13 +213,13 @@ def leaderboard_table(
     def acc(r, part):
         std = r[f'{part}_std']
         return f'{100*r[part]:.2f}' + ('' if pd.isna(std) else f' ± {100*std:.2f}')
-    names = 'recipe', 'images', 'parameters', 'multiply-adds', 'epochs', 'seconds', 'seeds', 'validation %', 'test %'
-    lines = ['| ' + ' | '.join(names) + ' |', '| --- |' + ' ---: |'*8]
+    names = ['recipe', 'images', 'parameters', 'multiply-adds', 'epochs', 'seconds', 'seeds', 'validation %', 'test %']
+    rows = []
     for _, r in df.iterrows():
         epochs, seeds = ('–', 'any') if pd.isna(r.epochs) else (int(r.epochs), r.seeds)
-        lines.append(f"| `{r.recipe}` | {r.train_images:,} | {r.parameters:,} | {r.multiply_adds:,} | {epochs} "
-                     f"| {r.seconds:.0f} | {seeds} | {acc(r, 'valid')} | {acc(r, 'test')} |")
-    return '\n'.join(lines)
+        rows.append([f'`{r.recipe}`', f'{r.train_images:,}', f'{r.parameters:,}', f'{r.multiply_adds:,}', epochs,
+                     f'{r.seconds:.0f}', seeds, acc(r, 'valid'), acc(r, 'test')])
+    return markdown_rows(names, rows)
 
 # %% ../nbs/06_compare.ipynb #587d42c4
 def mcnemar(

@@ -155,12 +155,13 @@ def new_folder(
 def write_pngs(
     folder:Path, # One split's folder
     images:np.ndarray, # `uint8`, n x 28 x 28, 0 is background and 255 is ink
-    labels:np.ndarray # `int`, n, 0 to 9
+    labels:np.ndarray, # `int`, n, 0 to 9
+    prefix:str='' # What the names begin with
 ):
-    "Write `images` as `folder/<label>/<index>.png`"
+    "Write `images` as `folder/<label>/<prefix><index>.png`"
     for digit in digits: (folder/digit).mkdir(parents=True, exist_ok=True)
     for i, (image, label) in enumerate(bar(list(zip(images, labels)))):
-        Image.fromarray(image).save(f'{folder}/{label}/{i}.png', compress_level=1)
+        Image.fromarray(image).save(f'{folder}/{label}/{prefix}{i}.png', compress_level=1)
 
 # %% ../nbs/00_data.ipynb #79e413ad
 def import_splits(

@@ -113,6 +113,15 @@ def in_percent(
     low, high = acc['interval']
     return f"{acc['accuracy']:.2%} (95% interval {100*low:.2f} to {100*high:.2f}, {acc['n']:,} digits)"
 
+# %% ../nbs/05_runs.ipynb #28998b46
+def markdown_rows(
+    titles:list, # Of the columns
+    rows:list # Of lists; the first column is text, the others are numbers
+) -> str: # Markdown
+    "A table"
+    lines = [titles, ['---'] + ['---:']*(len(titles) - 1), *rows]
+    return '\n'.join(f"| {' | '.join(map(str, o))} |" for o in lines)
+
 # %% ../nbs/05_runs.ipynb #0b3671c6
 def score(
     learn:Learner, # Trained
