@@ -151,7 +151,7 @@ def new_folder(
             if not dest.is_dir(): raise  # else another process was faster
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-# %% ../nbs/00_data.ipynb #95db0864
+# %% ../nbs/00_data.ipynb #9fa6070d
 def write_pngs(
     folder:Path, # One split's folder
     images:np.ndarray, # `uint8`, n x 28 x 28, 0 is background and 255 is ink
@@ -572,10 +572,11 @@ def folder_labels(
     known = {folder: int(label(f)) for folder, f in dict(zip(folders, files)).items()}
     return torch.tensor([known[o] for o in folders])
 
-# %% ../nbs/00_data.ipynb #38b52529
+# %% ../nbs/00_data.ipynb #ea415843
 class DigitDL(TfmdDL):
     "A `TfmdDL` for 28x28 images in digit folders that decodes each once and makes a batch by indexing"
     _store = None
+    near = 2**16 # Images that are in memory at a time, at least
     def __init__(self, dataset=None, bs=64, shuffle=False, num_workers=0, **kwargs):
         super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=num_workers, **kwargs)
 
@@ -584,9 +585,7 @@ class DigitDL(TfmdDL):
         if dataset is None: res._store = self._store
         return res
 
-    def shuffle_fn(self, idxs):
-        order = torch.randperm(len(idxs), generator=torch.Generator().manual_seed(self.rng.getrandbits(63)))
-        return [idxs[i] for i in order.tolist()]
+    def shuffle_fn(self, idxs): return [idxs[i] for i in self.random_order(len(idxs)).tolist()]
 
 # %% ../nbs/00_data.ipynb #6a861fbf
 @patch
@@ -601,38 +600,75 @@ def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n,
         self._store = to_device((images, rows, labels), device)
     return self._store
 
-# %% ../nbs/00_data.ipynb #3766b6e8
+# %% ../nbs/00_data.ipynb #31fd8529
 @patch
-def indexed_batches(self:DigitDL) -> iter: # Of (`TensorImageBW` bs x 1 x 28 x 28 `uint8`, `TensorCategory` bs)
+def indexed_batches(self:DigitDL) -> iter: # Of plain tensors: (`uint8` bs x 1 x 28 x 28, `int64` bs)
     "Batches as rows of the store, before `after_batch`"
     images, rows, labels = self.store()
     idxs = torch.tensor(list(islice(self.get_idxs(), self.n)), device=rows.device)
-    for idx in idxs.split(self.bs):
+    for x, idx in zip(self.gather(images, rows[idxs]), idxs.split(self.bs)):
         if self.drop_last and len(idx) < self.bs: return
-        x = images.index_select(0, rows[idx])  # it copies whole rows; images[...] would go byte by byte
-        yield (TensorImageBW(x[:, None]), *(TensorCategory(y[idx]) for y in labels))
+        yield (x[:, None], *(y[idx] for y in labels))
 
-# %% ../nbs/00_data.ipynb #19aebdf9
+# %% ../nbs/00_data.ipynb #95744a04
+@patch
+def part_size(self:DigitDL) -> int: # Images, whole batches
+    "How many images are in memory at a time"
+    return self.bs*math.ceil(self.near/self.bs)
+
+# %% ../nbs/00_data.ipynb #482b55ac
+@patch
+def random_order(
+    self:DigitDL,
+    n:int # Images
+) -> torch.Tensor: # `int64` n: each number below n once
+    "The order of an epoch: random, and in parts that read whole blocks of neighbours if there is more than one"
+    generator = torch.Generator().manual_seed(self.rng.getrandbits(63))
+    if n <= self.part_size(): return torch.randperm(n, generator=generator)
+    blocks = torch.arange(n).split(256)
+    order = torch.cat([blocks[i] for i in torch.randperm(len(blocks), generator=generator)])
+    return torch.cat([o[torch.randperm(len(o), generator=generator)] for o in order.split(self.part_size())])
+
+# %% ../nbs/00_data.ipynb #49cb62d4
+@patch
+def gather(
+    self:DigitDL,
+    images:torch.Tensor, # `uint8` m x 28 x 28
+    rows:torch.Tensor # `int64` n
+): # Yields `uint8` bs x 28 x 28
+    "The images in these rows in batches, each part read in the order of the file"
+    size = self.part_size()
+    if len(rows) <= size:
+        for o in rows.split(self.bs): yield images.index_select(0, o)  # `images[o]` would go byte by byte
+        return
+    near = images.new_empty(size, *images.shape[1:])  # one for all parts: new ones would leave holes in the memory
+    for part in rows.split(size):
+        ordered, order = part.sort()
+        torch.index_select(images, 0, ordered, out=near[:len(part)])
+        for o in order.argsort().split(self.bs): yield near.index_select(0, o)
+
+# %% ../nbs/00_data.ipynb #64ed9d16
 def fused(
     tfms:list # Of `after_batch`
-): # From `TensorImageBW` `uint8` to the very numbers that the transforms give; None if there are others
+): # From `uint8` to the very numbers that the transforms give; None if there are others
     "`IntToFloatTensor` and `Normalize` without dispatch"
     if [type(o) for o in tfms] != [IntToFloatTensor, Normalize]: return
     div, mean, std = tfms[0].div, tfms[1].mean, tfms[1].std
-    return lambda x: TensorImageBW(x.as_subclass(torch.Tensor).float().div_(div).sub_(mean).div_(std))
+    return lambda x: x.float().div_(div).sub_(mean).div_(std).as_subclass(TensorImageBW)
 
-# %% ../nbs/00_data.ipynb #5a762f45
+# %% ../nbs/00_data.ipynb #574033e2
 @patch
 def __iter__(self:DigitDL):
     if not all(isinstance(o, (str, Path)) for o in self.dataset.items): return (yield from TfmdDL.__iter__(self))
     self.randomize()
     self.before_iter()
     prepare = fused(self.after_batch.fs)
-    for x, *y in self.indexed_batches() if self.n else ():
-        yield (prepare(x), *y) if prepare else self.after_batch((x, *y))
+    for x, *ys in self.indexed_batches() if self.n else ():
+        ys = [y.as_subclass(TensorCategory) for y in ys]
+        yield (prepare(x), *ys) if prepare else self.after_batch((x.as_subclass(TensorImageBW), *ys))
     self.after_iter()
 
-# %% ../nbs/00_data.ipynb #e4875c98
+# %% ../nbs/00_data.ipynb #e38b9790
 def stratified_splitter(
     valid_size:int=5000, # Images for validation, 0 or at least 10; no more than a fifth of all are taken
     train_size:int=None, # Images to train on, at least 10; default, or the number of all: all that are left
@@ -653,13 +689,13 @@ def stratified_splitter(
         return L(sorted(train)), L(sorted(valid))
     return split
 
-# %% ../nbs/00_data.ipynb #fbd1b456
+# %% ../nbs/00_data.ipynb #08e602d6
 mnist_stats = [0.1307], [0.3081]
 
-# %% ../nbs/00_data.ipynb #e3012a8c
+# %% ../nbs/00_data.ipynb #f11b95e8
 def training_files(path): return image_files(Path(path)/'training')
 
-# %% ../nbs/00_data.ipynb #4f6dee11
+# %% ../nbs/00_data.ipynb #c22fd2cb
 @delegates(stratified_splitter)
 def mnist_block(
     item_tfms=None, # Transforms of one image; they are applied one by one, so with any of them loading is fastai's
@@ -674,7 +710,7 @@ def mnist_block(
                      dl_type=dl_type or (TfmdDL if item_tfms else DigitDL), item_tfms=item_tfms,
                      batch_tfms=[*L(batch_tfms), *[Normalize.from_stats(*mnist_stats)]*standardize])
 
-# %% ../nbs/00_data.ipynb #f82b58a0
+# %% ../nbs/00_data.ipynb #aab740f8
 @delegates(mnist_block)
 def mnist_dls(
     source:str|Path='auto', # As `mnist_path` takes it
@@ -690,7 +726,7 @@ def mnist_dls(
     if len(dls.train): return dls
     raise ValueError(f'bs={bs} is larger than the {dls.train.n} training images: there would be no batch')
 
-# %% ../nbs/00_data.ipynb #a6efcef3
+# %% ../nbs/00_data.ipynb #1576430a
 def mnist_test_dl(
     dls:DataLoaders, # From `mnist_dls`
     bs:int=512 # Images a batch
@@ -698,7 +734,7 @@ def mnist_test_dl(
     "The test images that belong to `dls`, for the one time that a trained model is scored"
     return dls.test_dl(image_files(dls.path/'testing'), with_labels=True, bs=bs)
 
-# %% ../nbs/00_data.ipynb #40d0990c
+# %% ../nbs/00_data.ipynb #752ea621
 def as_tensors(
     dl:DigitDL # Any
 ) -> tuple: # (`float32` images n x 1 x 28 x 28, `int64` labels n), in the order of the files
@@ -706,17 +742,17 @@ def as_tensors(
     images, labels = zip(*dl.new(shuffle=False, drop_last=False))
     return torch.cat(images).as_subclass(torch.Tensor), torch.cat(labels).as_subclass(torch.Tensor)
 
-# %% ../nbs/00_data.ipynb #fa1ac013
+# %% ../nbs/00_data.ipynb #a4caf841
 @patch
 def activation(self:nn.CrossEntropyLoss, x): return x.softmax(dim=1)
 
 @patch
 def decodes(self:nn.CrossEntropyLoss, x): return x.argmax(dim=1)
 
-# %% ../nbs/00_data.ipynb #bf1ddb4f
+# %% ../nbs/00_data.ipynb #afaf4ae7
 nn.CrossEntropyLoss.y_int = True
 
-# %% ../nbs/00_data.ipynb #ec21b120
+# %% ../nbs/00_data.ipynb #63aec2a9
 def split_hash(
     folder:str|Path # One split's folder
 ) -> str: # SHA-256 in hex
@@ -726,11 +762,11 @@ def split_hash(
                   for f, o in zip(index, images.numpy()))
     return hashlib.sha256(b''.join(rows)).hexdigest()
 
-# %% ../nbs/00_data.ipynb #db9b6a62
+# %% ../nbs/00_data.ipynb #1f436485
 mnist_hash = dict(training='a15eafe1132a676163f4fd830acee4e3351a692193d77b1551df92b1c92c8f3e',
                   testing='5fb29406ad061e9a9ac07315f28cb2ccb206ceecbd6bbd34b7341a7fe4c224ee')
 
-# %% ../nbs/00_data.ipynb #ddbde8ed
+# %% ../nbs/00_data.ipynb #1dec3449
 def dataset_name(
     path:Path, # An image folder
     hashes:dict # split -> `split_hash`
@@ -741,7 +777,7 @@ def dataset_name(
     ours = own_path() in path.parents  # what others write in a folder, we do not repeat
     return f"{json.loads((path/'dataset.json').read_text())['name'] if ours else path.name} (not MNIST)"
 
-# %% ../nbs/00_data.ipynb #9c568021
+# %% ../nbs/00_data.ipynb #cf1f1e1d
 def describe(
     path:str|Path, # An image folder
     splits:tuple=split_names # Which of its parts to look at

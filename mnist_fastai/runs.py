@@ -21,7 +21,7 @@ from fastai.callback.fp16 import MixedPrecision  # noqa: F401  patches Learner
 from fastai.callback.schedule import fit_one_cycle  # noqa: F401  patches Learner
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
-from fastai.optimizer import SGD, Adam
+from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
 from fastcore.all import AttrDict, ContextManagers, delegates
 from scipy.stats import binomtest
@@ -34,7 +34,7 @@ from mnist_fastai.data import (
     as_tensors, check_numbers, dataset_name, describe, live, look_once, mnist_dls, mnist_path, mnist_test_dl, pick,
     split_hash, whole_file
 )
-from .learner import EpochLog, OneHotCrossEntropy, mnist_learner
+from .learner import EpochLog, FusedAdam, OneHotCrossEntropy, mnist_learner
 from .models import Estimator, archs, estimators, multiply_adds, n_params
 from .recipes import get_recipe
 
@@ -207,7 +207,7 @@ def same_tomorrow(
 # %% ../nbs/05_runs.ipynb #93e98cfe
 losses = dict(class_index=nn.CrossEntropyLoss, one_hot=OneHotCrossEntropy,
               smooth=partial(nn.CrossEntropyLoss, label_smoothing=.1))
-opts = dict(adam=Adam, sgd=partial(SGD, mom=.9))
+opts = dict(adam=FusedAdam, sgd=partial(SGD, mom=.9))
 schedules = dict(one_cycle=Learner.fit_one_cycle, flat=Learner.fit, flat_cos=Learner.fit_flat_cos)
 pixel_ranges = dict(standardized=True, raw=False)
 named = dict(loss=('loss', losses), opt=('optimizer', opts), schedule=('schedule', schedules),

@@ -18,8 +18,9 @@ import torch
 from conftest import offline
 from fastai.data.core import DataLoaders
 from fastai.data.external import fastai_path
+from fastai.torch_core import TensorCategory
 from fastai.vision.augment import Resize
-from fastai.vision.core import PILImageBW
+from fastai.vision.core import PILImageBW, TensorImageBW
 from PIL import Image
 
 from mnist_fastai import data as d
@@ -392,6 +393,31 @@ def test_an_epoch_sees_every_image_once_in_another_order_each_time(digits):
     assert torch.equal(first.sort()[0], second.sort()[0]) and len(first) == 287
 
 
+def test_a_set_larger_than_a_part_is_shuffled_by_blocks_and_read_in_the_order_of_the_file(digits, monkeypatch):
+    dls = d.mnist_dls(digits, bs=50, valid_size=0)
+    dl, (images, rows, (labels,)) = dls.train, dls.train.store()
+    monkeypatch.setattr(d.DigitDL, 'near', 470)  # in parts of 500: 500, 500 and 437 of the 1,437 digits
+    order = dl.random_order(1437)
+    assert order.sort()[0].equal(torch.arange(1437)) and not dl.random_order(1437).equal(order)
+    parts = order.split(500)
+    assert all(len({i//256 for i in part.tolist()}) <= 4 for part in parts[:2])  # of 6 blocks
+    assert all((part.diff().abs() > 1).float().mean() > .9 for part in parts)
+    read, index_select = [], torch.index_select
+    def watched(images, dim, rows, out): read.append(rows); return index_select(images, dim, rows, out=out)
+    monkeypatch.setattr(torch, 'index_select', watched)
+    assert torch.cat([*dl.gather(images, order)]).equal(images[order])
+    assert [len(o) for o in read] == [500, 500, 437] and all(o.equal(o.sort()[0]) for o in read)
+    monkeypatch.setattr(dl, 'get_idxs', order.tolist)
+    xs, ys = zip(*dl.indexed_batches())
+    kept = order[:1400]  # the last batch is not full
+    assert torch.cat(xs)[:, 0].equal(images[rows[kept]]) and torch.cat(ys).equal(labels[kept])
+    monkeypatch.setattr(d.DigitDL, 'near', 1437)
+    state = dl.rng.getstate()
+    whole = dl.random_order(1437)
+    dl.rng.setstate(state)
+    assert whole.equal(torch.randperm(1437, generator=torch.Generator().manual_seed(dl.rng.getrandbits(63))))
+
+
 def test_labels_belong_to_their_images(digits):
     dls = d.mnist_dls(digits)
     images, rows, (labels,) = dls.train.store()
@@ -465,6 +491,6 @@ def test_digits_in_mnists_clothes_are_not_called_mnist(digits, tmp_path):
 @pytest.mark.parametrize('kwargs', [{}, dict(standardize=False), dict(batch_tfms=augmentations('erase'))])
 def test_a_batch_is_what_the_transforms_make_of_it(digits, kwargs):
     dl = d.mnist_dls(digits, bs=64, **kwargs).valid
-    slow = [dl.after_batch(b) for b in dl.indexed_batches()]
+    slow = [dl.after_batch((TensorImageBW(x), TensorCategory(y))) for x, y in dl.indexed_batches()]
     for (x, y), (x_slow, y_slow) in zip(dl, slow, strict=True):
         assert type(x) is type(x_slow) and x.dtype == x_slow.dtype and x.equal(x_slow) and y.equal(y_slow)

@@ -12,15 +12,15 @@ import torch
 from fastai.callback.core import Callback, CancelTrainException
 from fastai.callback.mixup import MixUp
 from fastai.interpret import ClassificationInterpretation
-from fastai.learner import CastToTensor, Learner, Recorder
+from fastai.learner import AvgSmoothLoss, CastToTensor, Learner, Recorder
 from fastai.metrics import accuracy
-from fastai.optimizer import OptimWrapper
+from fastai.optimizer import Adam, OptimWrapper
 from fastai.torch_core import set_seed
 from matplotlib import pyplot as plt
 from torch import nn
 
 from mnist_fastai.data import mnist_dls
-from mnist_fastai.learner import EpochLog, find_lr, mnist_learner
+from mnist_fastai.learner import EpochLog, FusedAdam, find_lr, mnist_learner
 from mnist_fastai.models import archs, n_params
 
 
@@ -150,10 +150,59 @@ def test_events_reach_the_callbacks_as_fastai_sends_them(digits, monkeypatch):
         losses = torch.stack(recorder.losses).tolist()
         return seen, recorder.values, recorder.lrs, losses, [p.detach() for p in learn.model.parameters()]
     ours = trained()
-    patched = (Learner, '__call__'), (Learner, '_set_device'), (CastToTensor, 'before_batch'), (Recorder, 'after_batch')
+    patched = ((Learner, '__call__'), (Learner, '_set_device'), (CastToTensor, 'before_batch'),
+               (Recorder, 'after_batch'), (AvgSmoothLoss, 'accumulate'))
     for cls, name in patched: monkeypatch.setattr(cls, name, getattr(cls, f'_orig_{name}'))
     theirs = trained()
     assert ours[:4] == theirs[:4] and len(ours[0]) == 17 and all(a.equal(b) for a, b in zip(ours[4], theirs[4]))
+
+
+def stepped(learn, opt_func, **hypers):
+    "The weights after 30 steps with random gradients"
+    torch.manual_seed(1)
+    learn.model, learn.opt_func = archs['fast_cnn']().to(memory_format=torch.channels_last), opt_func
+    learn.create_opt()
+    for i in range(30):
+        learn.opt.set_hypers(lr=.01*i, mom=.95 - .01*i, **hypers)
+        for p in learn.model.parameters():
+            if p.requires_grad: p.grad = torch.randn_like(p)
+        learn.opt.step()
+        learn.opt.zero_grad()
+    return flat_weights(learn)
+
+
+def flat_weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+
+@pytest.mark.parametrize('on_all', [False, True])
+def test_fused_adam_computes_what_fastais_adam_does(on_all, learn):
+    learn.wd_bn_bias = on_all
+    ours, theirs, other = (stepped(learn, *o) for o in ((FusedAdam,), (Adam,), (Adam,)))
+    assert (ours - theirs).abs().max() < 1e-5
+    assert other.equal(theirs) and (stepped(learn, Adam, wd=.3) - theirs).abs().max() > .01
+    assert (stepped(learn, FusedAdam, wd=.3) - stepped(learn, Adam, wd=.3)).abs().max() < 1e-5
+    with pytest.raises(NotImplementedError, match='no closure'): FusedAdam([torch.ones(1)], .1).step(lambda: 0)
+
+
+def test_fused_adam_leaves_frozen_parameters_alone(learn):
+    stepped(learn, FusedAdam)
+    frozen, free = learn.model[2], learn.model[5]
+    frozen.requires_grad_(False)
+    before = [o.weight.clone() for o in (frozen, free)]
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, .01)
+    assert frozen.weight.equal(before[0]) and not free.weight.equal(before[1])
+
+
+def test_the_state_of_fused_adam_can_be_saved_and_loaded(learn, tmp_path):
+    stepped(learn, FusedAdam)
+    learn.save(tmp_path/'half')
+    again = mnist_learner(learn.dls, 'fast_cnn').load(tmp_path/'half')
+    before = flat_weights(learn)
+    for o in (learn, again):
+        torch.manual_seed(2)
+        for p in o.model.parameters(): p.grad = torch.randn_like(p) if p.requires_grad else None
+        o.opt.step()
+    assert flat_weights(learn).equal(flat_weights(again)) and not flat_weights(learn).equal(before)
 
 
 def test_several_events_at_once_and_training_metrics_are_as_in_fastai(digits):
