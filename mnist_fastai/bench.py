@@ -6,8 +6,8 @@
 __all__ = ['bench', 'bench_table', 'bench_augment', 'augment_table', 'bench_overhead', 'overhead_table', 'bench_race',
            'race_table', 'bench_scale', 'scale_table', 'plot_scale']
 
-# %% ../nbs/11_bench.ipynb #64130e21
-import io, multiprocessing, shutil, statistics, sys, time
+# %% ../nbs/11_bench.ipynb #2d2d2adb
+import io, multiprocessing, re, shutil, statistics, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from functools import partial
@@ -417,9 +417,11 @@ def first_use(
     for split in split_names: decoded(path/split)
     return dict(images=len(files), decode=decode, open=time.perf_counter() - start)
 
-# %% ../nbs/11_bench.ipynb #cb98d27d
+# %% ../nbs/11_bench.ipynb #d2df6553
 def peak_memory() -> int: # Bytes; 0 on Windows, which has no such figure
     "The most memory that this process has had"
+    try: return 1024*int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])
+    except OSError: pass  # not Linux; there, `ru_maxrss` would begin with what the parent process had
     try: import resource
     except ImportError: return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
@@ -436,7 +438,7 @@ def median_epoch(
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
-# %% ../nbs/11_bench.ipynb #b798b9fd
+# %% ../nbs/11_bench.ipynb #5cc92579
 def use_folder(
     path:Path, # An image folder
     threads:int=None # Threads of PyTorch, default as it chooses
@@ -483,7 +485,7 @@ def bench_scale(
             print(rows[-1], flush=True)
     return dict(dataset=describe(path)['name'], rows=rows, **environment())
 
-# %% ../nbs/11_bench.ipynb #80362f11
+# %% ../nbs/11_bench.ipynb #abc38cc0
 def scale_table(
     result:dict # From `bench_scale`
 ) -> str: # Markdown
@@ -501,7 +503,8 @@ def plot_scale(
     result:dict # From `bench_scale`
 ): # A matplotlib figure
     "Seconds and memory against the number of images; a straight line is what one hopes for"
-    df = pd.DataFrame(result['rows']).set_index('images')
+    df = pd.DataFrame(result['rows'])
+    df.index = df.images.div(1000).rename('thousand images')
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
     columns = dict(decode='decode all, once', dataloaders='make DataLoaders', epoch='an epoch of fast',
                    epoch_one_thread='an epoch of fast, 1 thread', open='open the cache')

@@ -176,7 +176,7 @@ def mnist_predict(
     for image, digit, prob in found: print(f'{digit}  {prob:6.1%}  {image}')
     return found
 
-# %% ../nbs/12_cli.ipynb #f7121eb6
+# %% ../nbs/12_cli.ipynb #52a604d9
 @command
 def mnist_bench(
     data:str='auto', # As for mnist-train

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['leaderboard_table', 'compare']
 
-# %% ../nbs/06_compare.ipynb #9a84667e
+# %% ../nbs/06_compare.ipynb #eab531a7
 import ast, hashlib, io, itertools, json, re, shutil, warnings
 from contextlib import redirect_stdout
 from functools import cache
@@ -22,7 +22,7 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy import stats
 
-# %% ../nbs/06_compare.ipynb #3e711f47
+# %% ../nbs/06_compare.ipynb #bbc48746
 import mnist_fastai
 from .data import check_numbers, describe, live, mnist_path, whole_file
 from mnist_fastai.runs import (
@@ -122,14 +122,14 @@ def run_trials(
             if 'error' in r: failed.append(r)
     return failed
 
-# %% ../nbs/06_compare.ipynb #dff0b5f5
+# %% ../nbs/06_compare.ipynb #f9737724
 def not_done(
     todo:dict # folder -> `settings`
 ) -> dict: # A part of it
     "The trials whose folder does not hold a finished run"
     return {k: c for k, c in todo.items() if not (k/'metrics.json').exists()}
 
-# %% ../nbs/06_compare.ipynb #0408fe13
+# %% ../nbs/06_compare.ipynb #f842104b
 def run_and_survive(
     todo:dict, # folder -> `settings`
     work:Path, # Where to work
@@ -151,7 +151,7 @@ def run_and_survive(
     for k in begun: failed += run_and_survive({k: left[k]}, work, 2, log)  # with one job it would be this process
     return failed
 
-# %% ../nbs/06_compare.ipynb #20b5c1df
+# %% ../nbs/06_compare.ipynb #b9118282
 def run_missing(
     todo:dict, # folder -> `settings`, all in one folder
     jobs:int=None, # Processes, default one a core
@@ -165,7 +165,7 @@ def run_missing(
     with TemporaryDirectory(dir=folder, prefix='.work-', ignore_cleanup_errors=True) as work:
         return run_and_survive(missing, Path(work), jobs or min(cpu_count(), len(missing)), log)
 
-# %% ../nbs/06_compare.ipynb #6e0ce377
+# %% ../nbs/06_compare.ipynb #56b70537
 def read_trials(
     folders:list # Of finished trials
 ) -> pd.DataFrame: # A row a trial
@@ -180,7 +180,7 @@ def read_trials(
                          torch=env['packages']['torch'], fastai=env['packages']['fastai'], commit=env['git_commit']))
     return pd.DataFrame(rows).sort_values(['recipe', 'train_images', 'seed'], ignore_index=True)
 
-# %% ../nbs/06_compare.ipynb #bcb30d03
+# %% ../nbs/06_compare.ipynb #e2794177
 def over_seeds(
     values, # One number a seed
 ) -> tuple: # (mean, standard deviation, low, high); all but the mean are NaN for a single seed
@@ -190,7 +190,7 @@ def over_seeds(
     half = stats.t.ppf(.975, n - 1)*stats.sem(values)
     return mean, np.std(values, ddof=1), mean - half, mean + half
 
-# %% ../nbs/06_compare.ipynb #2ea5b034
+# %% ../nbs/06_compare.ipynb #a4933086
 def summarize(
     trials:pd.DataFrame # From `read_trials`
 ) -> pd.DataFrame: # A row for each recipe and training size, the best validation accuracy first
@@ -205,7 +205,7 @@ def summarize(
     df = pd.DataFrame(rows).astype(dict(epochs='Int64'))
     return df.sort_values(['train_images', 'valid'], ascending=False, ignore_index=True)
 
-# %% ../nbs/06_compare.ipynb #d07834f0
+# %% ../nbs/06_compare.ipynb #c505da03
 def leaderboard_table(
     df:pd.DataFrame # A leaderboard, as `leaderboard.csv` holds it
 ) -> str: # Markdown
@@ -221,7 +221,7 @@ def leaderboard_table(
                      f'{r.seconds:.0f}', seeds, acc(r, 'valid'), acc(r, 'test')])
     return markdown_rows(names, rows)
 
-# %% ../nbs/06_compare.ipynb #587d42c4
+# %% ../nbs/06_compare.ipynb #1654921b
 def mcnemar(
     a:np.ndarray, # Which test images are right, `bool`, n
     b:np.ndarray # The same of another model
@@ -230,14 +230,14 @@ def mcnemar(
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     return stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.
 
-# %% ../nbs/06_compare.ipynb #0bf23481
+# %% ../nbs/06_compare.ipynb #3c004832
 def correct(
     folder:Path # Of a trial
 ) -> np.ndarray: # `bool`, n
     "Which test images a trial gets right"
     with np.load(folder/'predictions.npz') as f: return f['test_probs'].argmax(1) == f['test_labels']
 
-# %% ../nbs/06_compare.ipynb #be74abda
+# %% ../nbs/06_compare.ipynb #58a4e6b6
 def compare_pair(
     a:pd.DataFrame, # The trials of one recipe with one training size
     b:pd.DataFrame, # The trials of another
@@ -255,7 +255,7 @@ def compare_pair(
     return dict(seeds=len(pairs), valid_difference=(pairs.valid_x - pairs.valid_y).mean(), test_difference=mean,
                 low=low, high=high, p=p, mcnemar=' '.join(f'{o:.2g}' for o in each))
 
-# %% ../nbs/06_compare.ipynb #33d3eb7d
+# %% ../nbs/06_compare.ipynb #fbca3bb2
 def compare_pairs(
     trials:pd.DataFrame, # From `read_trials`
     board:pd.DataFrame, # From `summarize`
@@ -272,7 +272,7 @@ def compare_pairs(
     df['p_adjusted'] = stats.false_discovery_control(df.p)
     return df.assign(larger_than_noise=df.p_adjusted < .05)
 
-# %% ../nbs/06_compare.ipynb #97a330c0
+# %% ../nbs/06_compare.ipynb #95f9b226
 def accuracy_axis(
     ax, # Its y axis
     best:float, # The highest accuracy; a bar may reach above the axis
@@ -288,7 +288,7 @@ def accuracy_axis(
     ax.minorticks_off()
     ax.grid(alpha=.3)
 
-# %% ../nbs/06_compare.ipynb #e86f98bf
+# %% ../nbs/06_compare.ipynb #0912be6a
 def looks(
     df:pd.DataFrame # With a column `recipe`
 ) -> dict: # recipe -> keyword arguments of `Axes.plot`
@@ -297,12 +297,12 @@ def looks(
     return {name: dict(color=f'C{i % 10}', marker='osD^v'[i//10 % 5], ls=['-', '--', ':'][i//10 % 3], label=name)
             for i, name in enumerate(names)}
 
-# %% ../nbs/06_compare.ipynb #0560e489
+# %% ../nbs/06_compare.ipynb #76e5e4f0
 def legend_beside(ax):
     "The recipes, to the right of the plot"
     ax.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.01, 1), frameon=False)
 
-# %% ../nbs/06_compare.ipynb #897fd1ca
+# %% ../nbs/06_compare.ipynb #d86a2cea
 def plot_accuracy(
     board:pd.DataFrame # From `summarize`, of one training size
 ): # A matplotlib figure
@@ -316,7 +316,7 @@ def plot_accuracy(
     ax.legend()
     return fig
 
-# %% ../nbs/06_compare.ipynb #0620c54f
+# %% ../nbs/06_compare.ipynb #2f6646f5
 def plot_against(
     board:pd.DataFrame, # From `summarize`, of one training size
     column:str, # What is on the other axis
@@ -332,7 +332,7 @@ def plot_against(
     accuracy_axis(ax, board.test.max(), 'test accuracy')
     return fig
 
-# %% ../nbs/06_compare.ipynb #a6e1e1a3
+# %% ../nbs/06_compare.ipynb #f467f159
 def plot_curves(
     trials:pd.DataFrame, # From `read_trials`, of one training size
     folder:Path # Where they are
@@ -349,7 +349,7 @@ def plot_curves(
     accuracy_axis(ax, trials.valid.max(), 'validation accuracy')
     return fig
 
-# %% ../nbs/06_compare.ipynb #47746403
+# %% ../nbs/06_compare.ipynb #c1b5ffc0
 def plot_sizes(
     board:pd.DataFrame # From `summarize`
 ): # A matplotlib figure
@@ -366,7 +366,7 @@ def plot_sizes(
     legend_beside(ax)
     return fig
 
-# %% ../nbs/06_compare.ipynb #03279cde
+# %% ../nbs/06_compare.ipynb #1dc6da9e
 def plots(
     trials:pd.DataFrame, # From `read_trials`
     board:pd.DataFrame, # From `summarize`
@@ -384,7 +384,7 @@ def plots(
         figures['training_sizes'].axes[0].set_title(trials.dataset[0])
     return figures
 
-# %% ../nbs/06_compare.ipynb #f47d4910
+# %% ../nbs/06_compare.ipynb #3e74e6ab
 def report(
     out:Path, # The folder of the comparison
     folders:list # Of its finished trials
@@ -400,7 +400,7 @@ def report(
     for name, fig in plots(trials, board, out/'trials').items(): save_plot(out/f'{name}.png', fig)
     return dict(board=board, pairs=pairs)
 
-# %% ../nbs/06_compare.ipynb #72284c6b
+# %% ../nbs/06_compare.ipynb #0bc26d30
 def finished(
     folder:Path, # Of the trials
     data:str, # As in their settings
@@ -418,7 +418,7 @@ def finished(
     if other := len(done) - len(kept): print(f'{other} trials of other code, data or recipes are left out')
     return kept
 
-# %% ../nbs/06_compare.ipynb #82da4df5
+# %% ../nbs/06_compare.ipynb #ae398e15
 def compare(
     recipes:list, # As `get_recipe` takes them
     data:str='auto', # As `mnist_path` takes it
@@ -439,7 +439,7 @@ def compare(
     if done := finished(out/'trials', data, version): return AttrDict(path=out, failed=failed, **report(out, done))
     raise ValueError(f"no trial succeeded; the first failed with {failed[0]['error']}")
 
-# %% ../nbs/06_compare.ipynb #0cceaf8a
+# %% ../nbs/06_compare.ipynb #4027196a
 def conclusion(
     found:dict # From `compare`
 ) -> str: # Some lines

@@ -629,7 +629,7 @@ def random_order(
     order = torch.cat([blocks[i] for i in torch.randperm(len(blocks), generator=generator)])
     return torch.cat([o[torch.randperm(len(o), generator=generator)] for o in order.split(self.part_size())])
 
-# %% ../nbs/00_data.ipynb #49cb62d4
+# %% ../nbs/00_data.ipynb #1973d7b0
 @patch
 def gather(
     self:DigitDL,

@@ -28,7 +28,7 @@ def fitted(
     no_use = 'augment', 'loss', 'opt', 'schedule', 'epochs', 'bs', 'lr', 'wd'
     return AttrDict(recipe(about, arch), **dict.fromkeys(no_use))
 
-# %% ../nbs/04_recipes.ipynb #1ba57cc4
+# %% ../nbs/04_recipes.ipynb #c536fffe
 recipes = dict(
     simple=recipe('the default: small, quick, about 99%', 'simple_cnn'),
     two_conv=recipe('a small LeNet: exactly 30,840 parameters', 'two_conv', epochs=10, bs=32, lr=3e-3),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['losses', 'opts', 'schedules', 'pixel_ranges', 'named', 'train', 'summary', 'find_run', 'load_run']
 
-# %% ../nbs/05_runs.ipynb #287bb6fe
+# %% ../nbs/05_runs.ipynb #1039e697
 import json, math, os, platform, re, subprocess, sys, time, warnings
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -27,7 +27,7 @@ from fastcore.all import AttrDict, ContextManagers, delegates
 from scipy.stats import binomtest
 from torch import nn
 
-# %% ../nbs/05_runs.ipynb #7749e0a7
+# %% ../nbs/05_runs.ipynb #8186e8f8
 import mnist_fastai
 from .augment import augmentations
 from mnist_fastai.data import (
@@ -113,7 +113,7 @@ def in_percent(
     low, high = acc['interval']
     return f"{acc['accuracy']:.2%} (95% interval {100*low:.2f} to {100*high:.2f}, {acc['n']:,} digits)"
 
-# %% ../nbs/05_runs.ipynb #28998b46
+# %% ../nbs/05_runs.ipynb #04bb2d1e
 def markdown_rows(
     titles:list, # Of the columns
     rows:list # Of lists; the first column is text, the others are numbers
@@ -122,7 +122,7 @@ def markdown_rows(
     lines = [titles, ['---'] + ['---:']*(len(titles) - 1), *rows]
     return '\n'.join(f"| {' | '.join(map(str, o))} |" for o in lines)
 
-# %% ../nbs/05_runs.ipynb #0b3671c6
+# %% ../nbs/05_runs.ipynb #1786586f
 def score(
     learn:Learner, # Trained
     dl # A `DataLoader` with labels
@@ -131,7 +131,7 @@ def score(
     with learn.no_bar(): probs, targs = learn.get_preds(dl=dl)
     return share(int((probs.argmax(1) == targs).sum()), len(targs)), probs, targs
 
-# %% ../nbs/05_runs.ipynb #8450bb07
+# %% ../nbs/05_runs.ipynb #6dfae756
 def save_plot(
     file:Path, # A PNG
     fig=None # Default: the current figure
@@ -141,7 +141,7 @@ def save_plot(
     with whole_file(file) as f: fig.savefig(f, format='png', bbox_inches='tight', dpi=100)
     plt.close(fig)
 
-# %% ../nbs/05_runs.ipynb #0c4c74f1
+# %% ../nbs/05_runs.ipynb #658319a9
 def plot_training(
     learn:Learner, # Just trained
     rows:list, # Of `EpochLog`
@@ -164,7 +164,7 @@ def plot_training(
     plt.gcf().suptitle(f'Schedule by batch, {title}')
     save_plot(run/'schedule.png')
 
-# %% ../nbs/05_runs.ipynb #3a2e7fa1
+# %% ../nbs/05_runs.ipynb #9e44920d
 def plot_predictions(
     dl, # A `DataLoader` with labels, not shuffled
     probs:torch.Tensor, # Its probabilities, n x 10
@@ -187,7 +187,7 @@ def plot_predictions(
     fig.tight_layout()
     return fig
 
-# %% ../nbs/05_runs.ipynb #fed1d0af
+# %% ../nbs/05_runs.ipynb #39c565a4
 class Stopwatch:
     "Seconds by name: each `lap` ends the time since the one before"
     def __init__(self): self.seconds, self.last = {}, time.perf_counter()
@@ -195,7 +195,7 @@ class Stopwatch:
         now = time.perf_counter()
         self.seconds[name], self.last = round(now - self.last, 3), now
 
-# %% ../nbs/05_runs.ipynb #f46c0f29
+# %% ../nbs/05_runs.ipynb #cc73f23c
 def same_tomorrow(
     data:str|Path, # As `mnist_path` takes it
     path:Path # What `mnist_path` made of it
@@ -204,7 +204,7 @@ def same_tomorrow(
     if data == 'auto': return 'digits' if path.name == 'digits' else 'mnist'
     return data if data in ('mnist', 'digits') else str(Path(data).expanduser().resolve())
 
-# %% ../nbs/05_runs.ipynb #93e98cfe
+# %% ../nbs/05_runs.ipynb #765376d7
 losses = dict(class_index=nn.CrossEntropyLoss, one_hot=OneHotCrossEntropy,
               smooth=partial(nn.CrossEntropyLoss, label_smoothing=.1))
 opts = dict(adam=FusedAdam, sgd=partial(SGD, mom=.9))
@@ -213,7 +213,7 @@ pixel_ranges = dict(standardized=True, raw=False)
 named = dict(loss=('loss', losses), opt=('optimizer', opts), schedule=('schedule', schedules),
              pixels=('range of pixels', pixel_ranges))
 
-# %% ../nbs/05_runs.ipynb #2f977475
+# %% ../nbs/05_runs.ipynb #1a3c92ac
 def seeded_dls(
     path:Path, # An image folder
     recipe:dict, # From `get_recipe`
@@ -227,7 +227,7 @@ def seeded_dls(
     for dl in dls: dl.store()
     return dls
 
-# %% ../nbs/05_runs.ipynb #d579afb5
+# %% ../nbs/05_runs.ipynb #b48d69f1
 def recipe_learner(
     dls:DataLoaders, # From `seeded_dls`
     recipe:dict, # From `get_recipe`
@@ -238,7 +238,7 @@ def recipe_learner(
                           opt_func=opts[recipe.opt or 'adam'], path=path)
     return learn.to_bf16() if torch.device(dls.device).type == 'cuda' else learn
 
-# %% ../nbs/05_runs.ipynb #56c461f7
+# %% ../nbs/05_runs.ipynb #27374237
 @contextmanager
 def tensorboard(
     run:Path, # The run directory
@@ -248,7 +248,7 @@ def tensorboard(
     from fastai.callback.tensorboard import TensorBoardCallback
     yield TensorBoardCallback(run/'tensorboard', trace_model=False, log_preds=False)
 
-# %% ../nbs/05_runs.ipynb #15d4abe3
+# %% ../nbs/05_runs.ipynb #71cb06c9
 @contextmanager
 def wandb(
     run:Path, # The run directory
@@ -264,10 +264,10 @@ def wandb(
     except wandb.errors.Error as e: raise ValueError(f'Weights & Biases says: {e}') from e
     finally: Learner.gather_args = fastais
 
-# %% ../nbs/05_runs.ipynb #925b7a20
+# %% ../nbs/05_runs.ipynb #1a43119b
 trackers = dict(tensorboard=tensorboard, wandb=wandb)
 
-# %% ../nbs/05_runs.ipynb #7cc9ba4c
+# %% ../nbs/05_runs.ipynb #aa904701
 def check_tracker(
     log:str=None # A key of `trackers`, or None
 ):
@@ -276,7 +276,7 @@ def check_tracker(
     pick('tracker', log, trackers)
     if find_spec(log) is None: raise ValueError(f"'{log}' is not installed: pip install {log}, or train without --log")
 
-# %% ../nbs/05_runs.ipynb #902c8d91
+# %% ../nbs/05_runs.ipynb #bb2a4d19
 def fit(
     learn:Learner, # Untrained; its path is the run directory
     recipe:dict, # From `get_recipe`
@@ -293,7 +293,7 @@ def fit(
     if math.isfinite(loss): return log.rows
     raise ValueError(f'the training diverged, its loss is {loss}: try a smaller lr than {recipe.lr}')
 
-# %% ../nbs/05_runs.ipynb #a61c4d1a
+# %% ../nbs/05_runs.ipynb #b5abc4de
 def export(
     learn:Learner, # Trained; its path is the run directory
     name:str='learner.pkl' # The file in it
@@ -302,7 +302,7 @@ def export(
     learn.export(f'.{name}')
     (learn.path/f'.{name}').rename(learn.path/name)
 
-# %% ../nbs/05_runs.ipynb #0a413542
+# %% ../nbs/05_runs.ipynb #2a9f1380
 def evaluate(
     learn:Learner, # Trained; its path is the run directory
     training_hash:str # `split_hash` of its training images
@@ -318,7 +318,7 @@ def evaluate(
     save_plot(learn.path/'predictions.png', plot_predictions(dl, probs, targs, f'{name} test digits'))
     return dict(dataset=name, valid=valid, test=test)
 
-# %% ../nbs/05_runs.ipynb #41457375
+# %% ../nbs/05_runs.ipynb #1990de75
 def settings(
     data:str, # As `mnist_path` takes it
     recipe:str, # As `get_recipe` takes it
@@ -338,7 +338,7 @@ def settings(
     return AttrDict(data=data, recipe=recipe, **fields, seed=seed, train_size=train_size, valid_size=valid_size,
                     split_seed=split_seed)
 
-# %% ../nbs/05_runs.ipynb #189fe9a6
+# %% ../nbs/05_runs.ipynb #9e993ae8
 @delegates(get_recipe, but=['name'])
 def train(
     data:str='auto', # As `mnist_path` takes it
@@ -355,7 +355,7 @@ def train(
     check_tracker(log)
     return run_config(settings(data, recipe, seed, train_size, valid_size, split_seed, **kwargs), out, log)
 
-# %% ../nbs/05_runs.ipynb #5b05e5f0
+# %% ../nbs/05_runs.ipynb #9036af6e
 def start_run(
     c:dict, # From `settings`
     out:str=None # The run directory
@@ -372,7 +372,7 @@ def start_run(
     write_json(run/'environment.json', dict(data=info, **environment()))
     return recipe_learner(dls, c, run), info
 
-# %% ../nbs/05_runs.ipynb #c0335af7
+# %% ../nbs/05_runs.ipynb #8385c555
 def run_config(
     config:dict, # From `settings`
     out:str=None, # The run directory
@@ -394,7 +394,7 @@ def run_config(
     write_json(learn.path/'metrics.json', metrics)
     return AttrDict(path=learn.path, config=dict(c), metrics=metrics, learn=learn)
 
-# %% ../nbs/05_runs.ipynb #09cd9e4e
+# %% ../nbs/05_runs.ipynb #0fdaee9e
 def summary(
     run:AttrDict # From `train`
 ) -> str: # Some lines
@@ -410,7 +410,7 @@ def summary(
             f"files          {run.path}/: {files}\n"
             f"next           mnist-predict IMAGE --model {run.path}")
 
-# %% ../nbs/05_runs.ipynb #44d367c3
+# %% ../nbs/05_runs.ipynb #dc8eba21
 def find_run(
     run:str|Path=None, # A run directory, default the newest finished one
     folder:str|Path='runs' # Where to look for the newest
@@ -425,7 +425,7 @@ def find_run(
     if not runs: raise FileNotFoundError(f"there is no finished run in '{folder}': train one first, or name one")
     return max(runs, key=lambda o: (o/'metrics.json').stat().st_mtime)
 
-# %% ../nbs/05_runs.ipynb #1272800b
+# %% ../nbs/05_runs.ipynb #b87f4c03
 def load_run(
     run:str|Path=None # As `find_run` takes it
 ) -> Learner: # On the CPU, ready for `predict`
