@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/13_all.ipynb #5dd3c3f0
+# %% ../nbs/13_all.ipynb #343a3555
 from fastai.vision.all import *  # noqa: F403
 
 from .augment import *  # noqa: F403
 from .bench import *  # noqa: F403
 from .compare import *  # noqa: F403
 from .data import *  # noqa: F403
+from .interpret import *  # noqa: F403
 from .learner import *  # noqa: F403
 from .models import *  # noqa: F403
 from .recipes import *  # noqa: F403
