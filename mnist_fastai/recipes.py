@@ -58,11 +58,11 @@ def changes(
         except ValueError: raise ValueError(f"{field}='{value}' is no {types[field].__name__}") from None
     return found
 
-# %% ../nbs/04_recipes.ipynb #1b043330
+# %% ../nbs/04_recipes.ipynb #7c2bdcc3
 def get_recipe(
     name:str='simple', # A key of `recipes`, with changes behind it or without: `one_conv:epochs=30:lr=0.01`
     arch:str=None, # Network
-    augment:str=None, # none, or some of affine, elastic and erase, joined by +
+    augment:str=None, # none, or some of affine, elastic, erase, stroke and paper, joined by +
     pixels:str=None, # standardized (mean 0, deviation 1) or raw (0 to 1)
     loss:str=None, # Cross-entropy with class_index, one_hot or smooth (0.9 and ten times 0.01) targets
     opt:str=None, # adam (with decoupled weight decay) or sgd (with momentum)

@@ -6,10 +6,12 @@ import torch
 from fastai.torch_core import set_seed
 from fastai.vision.core import TensorImageBW
 
-from mnist_fastai.augment import RandomAffine, RandomElastic, RandomErase, affine_mats, augmentations
+from mnist_fastai.augment import (
+    RandomAffine, RandomElastic, RandomErase, RandomPaper, RandomStroke, affine_mats, augmentations
+)
 from mnist_fastai.data import mnist_dls
 
-kinds = ['affine', 'elastic', 'erase']
+kinds = ['affine', 'elastic', 'erase', 'stroke', 'paper']
 
 
 def ring(n=1):
@@ -39,7 +41,7 @@ def test_a_batch_stays_a_batch_of_pictures(names):
 @pytest.mark.parametrize('names', kinds)
 def test_each_image_has_a_draw_of_its_own(names):
     y = augment(names, TensorImageBW(torch.rand(1, 1, 28, 28).repeat(100, 1, 1, 1))).flatten(1)
-    assert len(torch.unique(y, dim=0)) > (30 if names == 'erase' else 99)  # half of them are not erased
+    assert len(torch.unique(y, dim=0)) > dict(erase=30, paper=75).get(names, 99)  # some are left alone
 
 
 def test_the_seed_decides(digits):
@@ -109,6 +111,30 @@ def test_erasing_takes_its_share():
     y = RandomErase(p=1., area=(.1, .1), aspect=1.)(TensorImageBW(torch.ones(3000, 1, 28, 28)), split_idx=0)
     gone = 1 - y.mean((1, 2, 3))
     assert gone.max() < .13 and .05 < gone.mean() < .1  # part of a rectangle may lie outside
+
+
+def test_strokes_get_thicker_and_thinner_as_far_as_said():
+    bar = torch.zeros(500, 1, 28, 28)
+    bar[..., 12:16] = 1
+    width = RandomStroke(thick=2, thin=1)(TensorImageBW(bar), split_idx=0)[:, 0, 14].sum(1)
+    assert 5.8 < width.max() <= 6 and 3 <= width.min() < 3.2
+    assert RandomStroke(thick=0, thin=0)(TensorImageBW(bar), split_idx=0).equal(bar)
+
+
+def test_paper_meets_its_share_and_each_fault_its_strength():
+    def faults(**kwargs):
+        none = dict(blur=.01, contrast=0, shadow=0, grain=0)
+        return RandomPaper(**(none | kwargs))(ring(1000), split_idx=0).as_subclass(torch.Tensor)[:, 0]
+    ink, empty = ring()[0, 0] == 1, ring()[0, 0] == 0
+    assert faults().allclose(ring(1000)[:, 0].as_subclass(torch.Tensor), atol=1e-6)
+    faint = 1 - faults(contrast=.7).amax((1, 2))
+    assert .6 < faint.max() <= .7 and .45 < (faint > .001).float().mean() < .55
+    shadows = faults(shadow=.5)
+    assert .4 < shadows[:, empty].max() <= .5 and shadows[:, ink].min() > .999
+    grainy = faults(grain=.25, p=1)[:, ink].sub(1).abs().mean(1)  # half of it is cut off above 1
+    assert .06 < grainy.max() < .2 and grainy.min() < .01
+    blurred = faults(blur=1.2, p=1)
+    assert (blurred.sum((1, 2))/ink.sum() - 1).abs().max() < .02 and blurred[:, ink].min() < .6
 
 
 def test_elastic_moves_ink_and_keeps_it():
