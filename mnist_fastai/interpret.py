@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['stress_kinds', 'stress', 'plot_stress', 'stress_accuracy']
 
-# %% ../nbs/07_interpret.ipynb #fe3457b6
+# %% ../nbs/07_interpret.ipynb #0b658e69
 import io
 from functools import partial
 
@@ -13,24 +13,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from fastai.learner import Learner
+from fastai.vision.core import TensorImageBW
 from fastcore.basics import AttrDict
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from .augment import affine_mats, bicubic_basis
+from .augment import RandomAffine, bicubic_basis
 from .data import pick
 from .runs import score
 
-# %% ../nbs/07_interpret.ipynb #fc8eb271
+# %% ../nbs/07_interpret.ipynb #d4fd8fad
 def warp(
     x:torch.Tensor, # `float32` n x 28 x 28, 0 to 1
-    rotate:float=0., shear:float=0., translate:float=0., scale:tuple=(1., 1.) # As `affine_mats` takes them
+    rotate:float=0., translate:float=0., scale:tuple=(1., 1.), shear:float=0. # As `RandomAffine` takes them
 ) -> torch.Tensor: # The same shape
     "A random affine map of each image"
-    mats = affine_mats(len(x), rotate, translate, scale, shear)
-    x = x[:, None]
-    return F.grid_sample(x, F.affine_grid(mats, x.shape, align_corners=False), align_corners=False)[:, 0]
+    tfm = RandomAffine(rotate, translate, scale, shear)
+    return tfm(TensorImageBW(x[:, None]), split_idx=0)[:, 0].as_subclass(torch.Tensor)
 
 # %% ../nbs/07_interpret.ipynb #a27bb62b
 def stroke(
