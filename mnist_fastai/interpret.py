@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from .augment import RandomAffine, bicubic_basis
+from .augment import RandomAffine
 from .data import pick
 from .runs import score
 
@@ -54,7 +54,8 @@ def background(
     x:torch.Tensor # `float32` n x 28 x 28, 0 to 1
 ) -> torch.Tensor: # The same shape
     "Shadows, smooth and up to 0.4, and grain of 0.05, behind the ink"
-    shadow = (torch.rand(len(x), 16)@bicubic_basis(4, (28, 28))).view_as(x)*.4
+    spots = torch.rand(len(x), 1, 4, 4)*.4
+    shadow = F.interpolate(spots, x.shape[1:], mode='bicubic', align_corners=True)[:, 0]
     return torch.maximum(x, shadow + .05*torch.randn_like(x))
 
 # %% ../nbs/07_interpret.ipynb #f2d8dd19

@@ -6,7 +6,6 @@ It needs Linux and the right to make a memory control group. The limit is on all
 training begins: the images that it reads, their order, the network and its gradients. PyTorch and the list of files
 are there before.
 """
-import json
 import os
 import statistics
 import time
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 
 from mnist_fastai.data import mnist_path, open_cache
-from mnist_fastai.runs import environment, recipe_learner, seeded_dls, settings
+from mnist_fastai.runs import environment, recipe_learner, seeded_dls, settings, write_json
 
 times, limit, rounds = 10, 350*2**20, 3
 
@@ -32,13 +31,18 @@ def write_cache(file, images):
     out.flush()
 
 
-def limit_memory():
-    "Put this process into a control group of `limit` bytes, of version 2 or 1"
+def control_group():
+    "The folder of the memory control group and its file for the limit, of version 2 or 1"
     root = Path('/sys/fs/cgroup')
-    v2 = (root/'cgroup.controllers').exists()
-    group = (root if v2 else root/'memory')/f'mnist_fastai_{os.getpid()}'
+    if (root/'cgroup.controllers').exists(): return root/'mnist_fastai', 'memory.max'
+    return root/'memory'/'mnist_fastai', 'memory.limit_in_bytes'
+
+
+def limit_memory():
+    "Put this process into the control group"
+    group, file = control_group()
     group.mkdir()
-    (group/('memory.max' if v2 else 'memory.limit_in_bytes')).write_text(str(limit))
+    (group/file).write_text(str(limit))
     (group/'cgroup.procs').write_text(str(os.getpid()))
 
 
@@ -70,11 +74,14 @@ if __name__ == '__main__':
         write_cache(file, images[rows].numpy())
         for _ in range(rounds):
             for limited in found:
-                with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as process:
-                    found[limited] += process.submit(epochs, file, limited).result()
+                try:
+                    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as process:
+                        found[limited] += process.submit(epochs, file, limited).result()
+                finally:
+                    if limited: control_group()[0].rmdir()
                 print('limited ' if limited else 'free    ', found[limited][-2:], flush=True)
     free, limited = map(statistics.median, found.values())
     result = dict(images=times*len(rows), cache_bytes=times*784*len(rows), limit_bytes=limit, free=found[False],
                   limited=found[True], ratio=limited/free, **environment())
-    (Path(__file__).parent/'larger_than_memory.json').write_text(json.dumps(result, indent=2) + '\n')
+    write_json(Path(__file__).with_suffix('.json'), result)
     print(f'{free:.1f} s without a limit, {limited:.1f} s with it: {limited/free:.2f} times')
