@@ -12,6 +12,7 @@ from .augment import *  # noqa: F403
 from .bench import *  # noqa: F403
 from .compare import *  # noqa: F403
 from .data import *  # noqa: F403
+from .export import *  # noqa: F403
 from .interpret import *  # noqa: F403
 from .learner import *  # noqa: F403
 from .models import *  # noqa: F403

@@ -25,8 +25,10 @@ from scipy import stats
 # %% ../nbs/06_compare.ipynb #bbc48746
 import mnist_fastai
 from .data import check_numbers, describe, live, mnist_path, whole_file
+from .interpret import stress_accuracy
 from mnist_fastai.runs import (
-    check_tracker, environment, markdown_rows, read_json, run_config, same_tomorrow, save_plot, settings
+    check_tracker, environment, markdown_rows, read_json, run_config, same_tomorrow, save_plot, settings,
+    write_json
 )
 
 # %% ../nbs/06_compare.ipynb #a54d6e43
@@ -35,18 +37,19 @@ def plan(
     recipes:list, # As `get_recipe` takes them
     seeds:int, # How many: 1, 2, ...
     sizes:list, # Training images, or None for all
-    info:dict # From `describe`
+    info:dict, # From `describe`
+    valid_size:int=5000 # As `train` takes it
 ) -> list: # Of `settings`, one a trial
     "All combinations; `ValueError` for the first that is not possible"
     check_numbers(seeds=(seeds, 1))
     total = info['training']['images']
-    left = total - min(5000, total//5)
+    left = total - min(valid_size, total//5)
     for size in sizes:
         if size in (None, total, left) or 10 <= size <= left - 10: continue
         raise ValueError(f'train-size {size} is not possible: {left} images are left beside validation; expected 10 to '
                          f'{left - 10}, or {total} for all')
     sizes = list(dict.fromkeys(None if size in (total, left) else size for size in sizes))
-    trials = [settings(data, recipe, seed, size)
+    trials = [settings(data, recipe, seed, size, valid_size)
               for size, seed, recipe in itertools.product(sizes, range(1, seeds + 1), recipes)]
     same = {json.dumps({**c, 'recipe': None}): c for c in reversed(trials)}  # mlp and mlp:epochs=10 are the same
     return [c for c in trials if (c.epochs or c.seed == 1) and c is same[json.dumps({**c, 'recipe': None})]]
@@ -73,6 +76,14 @@ def trial_name(
     return re.sub(r'[^\w.+-]+', '-', f"{c['recipe']}-{c['train_size'] or 'all'}-{c['seed']}-{h}")
 
 # %% ../nbs/06_compare.ipynb #50a97309
+def add_stress(
+    run:AttrDict # From `run_config`
+):
+    "Write into its metrics how the model fares under `stress`, if there are validation images"
+    if not run.learn.dls.valid.n: return
+    write_json(run.path/'metrics.json', dict(run.metrics, stress=stress_accuracy(run.learn)))
+
+# %% ../nbs/06_compare.ipynb #b0601739
 def run_trial(
     c:dict, # From `settings`
     dest:Path, # Its folder, when it is done
@@ -87,7 +98,7 @@ def run_trial(
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter('ignore')
             here.mkdir()
-            if not done.exists(): run_config(c, here, log)
+            if not done.exists(): add_stress(run_config(c, here, log))
         if not done.exists():
             shutil.rmtree(dest, ignore_errors=True)  # something that is no finished trial
             here.rename(dest)
@@ -95,14 +106,15 @@ def run_trial(
     except Exception as e: return dict(name=dest.name, error=f'{type(e).__name__}: {e}')
     finally: shutil.rmtree(here, ignore_errors=True)
 
-# %% ../nbs/06_compare.ipynb #b0601739
+# %% ../nbs/06_compare.ipynb #172bf769
 def show_trial(
     r:dict, # From `run_trial`
     count:str # How many are done
 ):
     "A line on a trial: always when it failed, else where there is no bar"
     if 'error' not in r and live(): return
-    what = r.get('error') or f"validation {r['valid']['accuracy']:.2%}, {r['seconds']['training']:.1f} s"
+    if 'error' not in r: seen = f"validation {r['valid']['accuracy']:.2%}, " if r['valid'] else ''
+    what = r.get('error') or f"{seen}{r['seconds']['training']:.1f} s"
     print(f"{count}  {r['name']}  {what}", flush=True)
 
 # %% ../nbs/06_compare.ipynb #05bf6ca8
@@ -173,9 +185,11 @@ def read_trials(
     rows = []
     for path in folders:
         c, m, env = (read_json(path/f'{o}.json') for o in ('config', 'metrics', 'environment'))
+        valid, stress = m['valid'] or dict(accuracy=np.nan), m.get('stress') or dict(mean=np.nan, kinds={'': np.nan})
         rows.append(dict(recipe=c['recipe'], train_images=m['train_images'], seed=c['seed'], epochs=c['epochs'],
                          parameters=m['parameters'], multiply_adds=m['multiply_adds'],
-                         seconds=m['seconds']['training'], valid=m['valid']['accuracy'], test=m['test']['accuracy'],
+                         seconds=m['seconds']['training'], valid=valid['accuracy'], test=m['test']['accuracy'],
+                         stress=stress['mean'], worst=min(stress['kinds'].values()),
                          dataset=m['dataset'], trial=path.name, cpu=env['cpu'], threads=env['threads'],
                          torch=env['packages']['torch'], fastai=env['packages']['fastai'], commit=env['git_commit']))
     return pd.DataFrame(rows).sort_values(['recipe', 'train_images', 'seed'], ignore_index=True)
@@ -198,7 +212,8 @@ def summarize(
     rows = []
     for (recipe, n), g in trials.groupby(['recipe', 'train_images'], sort=False):
         row = dict(recipe=recipe, train_images=n, seeds=len(g), parameters=round(g.parameters.mean()),
-                   epochs=g.epochs.iloc[0], multiply_adds=round(g.multiply_adds.mean()), seconds=g.seconds.mean())
+                   epochs=g.epochs.iloc[0], multiply_adds=round(g.multiply_adds.mean()), seconds=g.seconds.mean(),
+                   stress=g.stress.mean(), worst=g.worst.mean())
         for part in ('valid', 'test'):
             row |= dict(zip((part, f'{part}_std', f'{part}_low', f'{part}_high'), over_seeds(g[part])))
         rows.append(row)
@@ -211,14 +226,15 @@ def leaderboard_table(
 ) -> str: # Markdown
     "A leaderboard for people: accuracies in percent, mean ± standard deviation over seeds"
     def acc(r, part):
-        std = r[f'{part}_std']
-        return f'{100*r[part]:.2f}' + ('' if pd.isna(std) else f' ± {100*std:.2f}')
-    names = ['recipe', 'images', 'parameters', 'multiply-adds', 'epochs', 'seconds', 'seeds', 'validation %', 'test %']
+        mean, std = r[part], r.get(f'{part}_std')
+        return '–' if pd.isna(mean) else f'{100*mean:.2f}' + ('' if pd.isna(std) else f' ± {100*std:.2f}')
+    names = ['recipe', 'images', 'parameters', 'multiply-adds', 'epochs', 'seconds', 'seeds', 'validation %', 'test %',
+             'stress %', 'worst %']
     rows = []
     for _, r in df.iterrows():
         epochs, seeds = ('–', 'any') if pd.isna(r.epochs) else (int(r.epochs), r.seeds)
         rows.append([f'`{r.recipe}`', f'{r.train_images:,}', f'{r.parameters:,}', f'{r.multiply_adds:,}', epochs,
-                     f'{r.seconds:.0f}', seeds, acc(r, 'valid'), acc(r, 'test')])
+                     f'{r.seconds:.0f}', seeds, *(acc(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
     return markdown_rows(names, rows)
 
 # %% ../nbs/06_compare.ipynb #1654921b
@@ -377,7 +393,7 @@ def plots(
     most, runs = board[board.train_images == n], trials[trials.train_images == n]
     figures = dict(accuracy=plot_accuracy(most), parameters=plot_against(most, 'parameters', 'parameters'),
                    seconds=plot_against(most, 'seconds', 'seconds of training'))
-    if runs.epochs.notna().any(): figures['learning_curves'] = plot_curves(runs, folder)
+    if (runs.epochs.notna() & runs.valid.notna()).any(): figures['learning_curves'] = plot_curves(runs, folder)
     for fig in figures.values(): fig.axes[0].set_title(f'{trials.dataset[0]}, {n:,} training images')
     if board.recipe.duplicated().any():
         figures['training_sizes'] = plot_sizes(board)
@@ -426,14 +442,15 @@ def compare(
     train_sizes:list=(None,), # Training images; None or the number of all for all that are not for validation
     jobs:int=None, # Processes side by side, default one a core
     log:str=None, # Where to track the epochs besides: tensorboard or wandb
-    out:str|Path='runs/compare' # The folder of the comparison; what it holds already is not run again
+    out:str|Path='runs/compare', # The folder of the comparison; what it holds already is not run again
+    valid_size:int=5000 # As `train` takes it
 ) -> AttrDict: # path, board and pairs (each a `DataFrame`), failed (a list of name and error)
     "Train all combinations of recipes, seeds and training sizes, and write the leaderboard"
     check_tracker(log)
     if jobs is not None: check_numbers(jobs=(jobs, 1))
     path, out = mnist_path(data), Path(out).expanduser()
     data, info = same_tomorrow(data, path), describe(path)
-    trials = plan(data, recipes, seeds, train_sizes, info)
+    trials = plan(data, recipes, seeds, train_sizes, info, valid_size)
     version = code_version() + info['training']['sha256'] + info['testing']['sha256']
     failed = run_missing({out/'trials'/trial_name(c, version): c for c in trials}, jobs, log)
     if done := finished(out/'trials', data, version): return AttrDict(path=out, failed=failed, **report(out, done))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['archs', 'n_params', 'multiply_adds', 'layer_table', 'simple_cnn', 'two_conv', 'one_conv', 'classic_cnn',
-           'batchnorm_cnn', 'conv_dense', 'fast_cnn', 'mlp', 'Estimator', 'linear', 'knn', 'svm']
+           'batchnorm_cnn', 'conv_dense', 'fast_cnn', 'strong_cnn', 'best_cnn', 'tiny_cnn', 'micro_cnn', 'mlp',
+           'Estimator', 'linear', 'knn', 'svm']
 
 # %% ../nbs/02_models.ipynb #ba77445b
 import math
@@ -24,10 +25,11 @@ def conv_size(
     n:int, # Positions along one side
     kernel:int, # Size of the kernel
     padding:int=0, # Added at both ends
-    stride:int=1 # Step
+    stride:int=1, # Step
+    dilation:int=1 # Distance of the kernel's points
 ) -> int: # Positions afterwards
-    "Output size of a convolution or a pooling: floor((n + 2p - k)/s) + 1"
-    return (n + 2*padding - kernel)//stride + 1
+    "Output size of a convolution or a pooling: floor((n + 2p - d(k - 1) - 1)/s) + 1"
+    return (n + 2*padding - dilation*(kernel - 1) - 1)//stride + 1
 
 # %% ../nbs/02_models.ipynb #23f7a50c
 def n_params(
@@ -58,7 +60,8 @@ def formula_size(
     "What the formula says of `layer`"
     if isinstance(layer, nn.Sequential): layer = layer[0]  # fastai's ConvLayer begins with its convolution
     if isinstance(layer, nn.MaxPool2d): return conv_size(n, layer.kernel_size, layer.padding, layer.stride)
-    if isinstance(layer, nn.Conv2d): return conv_size(n, layer.kernel_size[0], layer.padding[0], layer.stride[0])
+    if isinstance(layer, nn.Conv2d):
+        return conv_size(n, *(o[0] for o in (layer.kernel_size, layer.padding, layer.stride, layer.dilation)))
 
 # %% ../nbs/02_models.ipynb #4df12443
 def layer_table(
@@ -143,13 +146,66 @@ def cosine_filters(
     return conv
 
 # %% ../nbs/02_models.ipynb #888985dd
+def conv_bn(
+    a:int, b:int, # Channels before and after
+    kernel:int=3, stride:int=1, padding:int=0 # Of the convolution
+) -> tuple: # Of three layers
+    "A convolution, batch normalisation (so no bias before it), ReLU"
+    return nn.Conv2d(a, b, kernel, stride, padding, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)
+
+# %% ../nbs/02_models.ipynb #9a83cfc0
 def fast_cnn(
     n_out:int=10 # Classes
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "Fixed cosine filters, then three small convolutions without padding, made to be trained in no time"
-    def block(a, b): return nn.Conv2d(a, b, 3, 2, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)
-    return nn.Sequential(cosine_filters(16), nn.ReLU(inplace=True), *block(16, 32), *block(32, 64),
+    return nn.Sequential(cosine_filters(16), nn.ReLU(inplace=True), *conv_bn(16, 32, 3, 2), *conv_bn(32, 64, 3, 2),
                          nn.Conv2d(64, n_out, 2), nn.Flatten())
+
+# %% ../nbs/02_models.ipynb #ecb82e94
+def strong_cnn(
+    n_out:int=10, # Classes
+    widths:tuple=(16, 64, 96) # Maps at 26x26, 12x12 and 6x6
+) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
+    "Six convolutions at three sizes"
+    a, b, c = widths
+    return nn.Sequential(*conv_bn(1, a), *conv_bn(a, b, 4, 2), *conv_bn(b, b, padding=1), *conv_bn(b, b, padding=1),
+                         nn.MaxPool2d(2), *conv_bn(b, c, padding=1), *conv_bn(c, c, padding=1), nn.MaxPool2d(2),
+                         nn.Dropout(.3), nn.Flatten(), nn.Linear(9*c, n_out))
+
+# %% ../nbs/02_models.ipynb #7613622a
+def best_cnn(
+    n_out:int=10 # Classes
+) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
+    "`strong_cnn` with more maps"
+    return strong_cnn(n_out, (16, 96, 128))
+
+# %% ../nbs/02_models.ipynb #533816bf
+def separable(
+    a:int, b:int, # Channels before and after
+    padding:int=0, dilation:int=1 # Of the depthwise convolution
+) -> tuple: # Of four layers
+    "A 3x3 convolution taken apart, batch normalisation, SiLU"
+    return (nn.Conv2d(a, a, 3, padding=padding, dilation=dilation, groups=a, bias=False),
+            nn.Conv2d(a, b, 1, bias=False), nn.BatchNorm2d(b), nn.SiLU())
+
+# %% ../nbs/02_models.ipynb #ce9c0e32
+def tiny_cnn(
+    n_out:int=10, # Classes
+    widths:tuple=(24, 32) # Maps after the first convolution, and after the others
+) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
+    "Separable and dilated convolutions: less than 5,000 parameters"
+    a, b = widths
+    return nn.Sequential(nn.Conv2d(1, a, 3, 2, bias=False), nn.BatchNorm2d(a), nn.SiLU(), *separable(a, b),
+                         *separable(b, b, dilation=2), *separable(b, b, 2, 2),
+                         nn.Conv2d(b, b, 3, padding=2, dilation=2, groups=b, bias=False), nn.Conv2d(b, n_out, 1),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+# %% ../nbs/02_models.ipynb #17b10b3a
+def micro_cnn(
+    n_out:int=10 # Classes
+) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
+    "`tiny_cnn` with fewer maps: less than 700 parameters"
+    return tiny_cnn(n_out, (7, 8))
 
 # %% ../nbs/02_models.ipynb #537365fe
 def mlp(
@@ -193,7 +249,7 @@ def svm() -> Estimator: return Estimator(SVC(C=5, gamma=.002, break_ties=True, c
 
 # %% ../nbs/02_models.ipynb #81489ca7
 archs = {f.__name__: f for f in (simple_cnn, two_conv, one_conv, classic_cnn, batchnorm_cnn, conv_dense, fast_cnn,
-                                mlp)}
+                                strong_cnn, best_cnn, tiny_cnn, micro_cnn, mlp)}
 
 # %% ../nbs/02_models.ipynb #0b3adb43
 estimators = {f.__name__: f for f in (linear, knn, svm)}

@@ -16,7 +16,7 @@ def recipe(
 ) -> AttrDict: # All fields
     "A network that learns by gradient descent"
     defaults = dict(augment='none', pixels='standardized', loss='class_index', opt='adam', schedule='one_cycle',
-                    epochs=5, bs=128, lr=.01, wd=.01)
+                    epochs=5, bs=128, lr=.01, wd=.01, precision='float32', ema=0., plain=0, teacher='')
     return AttrDict(about=about, arch=arch, **(defaults | fields))
 
 # %% ../nbs/04_recipes.ipynb #54e3890d
@@ -25,7 +25,8 @@ def fitted(
     arch:str # A key of `estimators`
 ) -> AttrDict: # All fields
     "A method that is fitted in one piece"
-    no_use = 'augment', 'loss', 'opt', 'schedule', 'epochs', 'bs', 'lr', 'wd'
+    no_use = 'augment', 'loss', 'opt', 'schedule', 'epochs', 'bs', 'lr', 'wd', 'precision', 'ema', 'plain',\
+        'teacher'
     return AttrDict(recipe(about, arch), **dict.fromkeys(no_use))
 
 # %% ../nbs/04_recipes.ipynb #c536fffe
@@ -38,6 +39,13 @@ recipes = dict(
                          augment='affine', loss='one_hot', epochs=6, lr=3e-3),
     conv_dense=recipe('one convolution, a large dense layer, dropout', 'conv_dense', epochs=6, lr=3e-3),
     fast=recipe('99% in a second or two', 'fast_cnn', loss='smooth', epochs=2, bs=256, lr=.05),
+    micro=recipe('99% with less than 700 parameters', 'micro_cnn', epochs=48, lr=.02, teacher='strong'),
+    tiny=recipe('99.4% with less than 5,000 parameters', 'tiny_cnn', augment='affine', epochs=30, plain=5,
+                teacher='strong'),
+    strong=recipe('99.6% and at ease with strange digits, in three minutes', 'strong_cnn', precision='bfloat16',
+                  augment='affine+elastic+stroke+paper', epochs=9, lr=5e-3, plain=3),
+    best=recipe('what can be had in twenty minutes', 'best_cnn', precision='bfloat16',
+                augment='affine+elastic+stroke+paper', epochs=20, lr=5e-3, plain=5),
     mlp=recipe('no convolution, as many parameters as simple', 'mlp', epochs=10, lr=3e-3),
     linear=fitted('logistic regression: no hidden layer', 'linear'),
     knn=fitted('the three most alike training images vote', 'knn'),
@@ -70,7 +78,11 @@ def get_recipe(
     epochs:int=None, # Passes over the training images
     bs:int=None, # Images a batch
     lr:float=None, # Learning rate, the largest of the schedule
-    wd:float=None # Weight decay
+    wd:float=None, # Weight decay
+    precision:str=None, # float32, or bfloat16 (mixed; faster where the processor has it; a GPU always uses it)
+    ema:float=None, # Decay of an exponential moving average of the weights, 0: none
+    plain:int=None, # Last epochs without augmentation
+    teacher:str=None # What to learn from besides labels: a pretrained network, or the `.safetensors` of another
 ) -> AttrDict: # All fields
     "A recipe by name, changed where a field is given; `ValueError` if there is no such, or it has no such field"
     given = {k: v for k, v in locals().items() if k != 'name' and v is not None}

@@ -34,7 +34,7 @@ from mnist_fastai.data import (
     as_tensors, check_numbers, dataset_name, describe, live, look_once, mnist_dls, mnist_path, mnist_test_dl, pick,
     split_hash, whole_file
 )
-from .learner import EpochLog, FusedAdam, OneHotCrossEntropy, mnist_learner
+from .learner import EMA, Distill, EpochLog, FusedAdam, OneHotCrossEntropy, PlainEnd, mnist_learner
 from .models import Estimator, archs, estimators, multiply_adds, n_params
 from .recipes import get_recipe
 
@@ -205,13 +205,16 @@ def same_tomorrow(
     return data if data in ('mnist', 'digits') else str(Path(data).expanduser().resolve())
 
 # %% ../nbs/05_runs.ipynb #765376d7
+precisions = dict(float32=False, bfloat16=True)
+
+# %% ../nbs/05_runs.ipynb #0bca717b
 losses = dict(class_index=nn.CrossEntropyLoss, one_hot=OneHotCrossEntropy,
               smooth=partial(nn.CrossEntropyLoss, label_smoothing=.1))
 opts = dict(adam=FusedAdam, sgd=partial(SGD, mom=.9))
 schedules = dict(one_cycle=Learner.fit_one_cycle, flat=Learner.fit, flat_cos=Learner.fit_flat_cos)
 pixel_ranges = dict(standardized=True, raw=False)
 named = dict(loss=('loss', losses), opt=('optimizer', opts), schedule=('schedule', schedules),
-             pixels=('range of pixels', pixel_ranges))
+             pixels=('range of pixels', pixel_ranges), precision=('precision', precisions))
 
 # %% ../nbs/05_runs.ipynb #1a3c92ac
 def seeded_dls(
@@ -277,6 +280,15 @@ def check_tracker(
     if find_spec(log) is None: raise ValueError(f"'{log}' is not installed: pip install {log}, or train without --log")
 
 # %% ../nbs/05_runs.ipynb #bb2a4d19
+def habits(
+    recipe:dict # From `get_recipe`
+) -> list: # Of callbacks
+    "What `ema`, `plain` and `teacher` ask for"
+    from mnist_fastai.export import load_pretrained  # it imports this module
+    return ([EMA(recipe.ema)]*bool(recipe.ema) + [PlainEnd(recipe.plain)]*bool(recipe.plain)
+            + ([Distill(load_pretrained(recipe.teacher))] if recipe.teacher else []))
+
+# %% ../nbs/05_runs.ipynb #08021dcc
 def fit(
     learn:Learner, # Untrained; its path is the run directory
     recipe:dict, # From `get_recipe`
@@ -287,8 +299,9 @@ def fit(
         learn.model.fit(*as_tensors(learn.dls.train))
         return []
     log = EpochLog(learn.path/'history.csv', lines=not live())
-    with ContextManagers([] if live() else [learn.no_bar(), learn.no_logging()]):
-        schedules[recipe.schedule](learn, recipe.epochs, recipe.lr, wd=recipe.wd, cbs=[log, *cbs])
+    mixed = torch.autocast('cpu', torch.bfloat16, enabled=precisions[recipe.precision], cache_enabled=False)
+    with ContextManagers([mixed] if live() else [mixed, learn.no_bar(), learn.no_logging()]):
+        schedules[recipe.schedule](learn, recipe.epochs, recipe.lr, wd=recipe.wd, cbs=[log, *habits(recipe), *cbs])
     loss = log.rows[-1]['train_loss']
     if math.isfinite(loss): return log.rows
     raise ValueError(f'the training diverged, its loss is {loss}: try a smaller lr than {recipe.lr}')
@@ -327,13 +340,16 @@ def settings(
 ) -> AttrDict: # For `run_config`
     "Everything that `train` was asked for, checked; `ValueError` for what is not possible"
     r = get_recipe(recipe, **changes)
-    numbers = dict(epochs=(r.epochs, 1), bs=(r.bs, 1), lr=(r.lr, 1e-9), wd=(r.wd, 0), valid_size=(valid_size or 10, 10),
-                   seed=(seed, 0, 2**32), split_seed=(split_seed, 0, 2**32))
+    numbers = dict(epochs=(r.epochs, 1), bs=(r.bs, 1), lr=(r.lr, 1e-9), wd=(r.wd, 0), ema=(r.ema, 0, 1),
+                   plain=(r.plain, 0), valid_size=(valid_size or 10, 10), seed=(seed, 0, 2**32),
+                   split_seed=(split_seed, 0, 2**32))
     check_numbers(**{k: v for k, v in numbers.items() if v[0] is not None})
     pick('network', r.arch, archs if r.epochs else estimators)
     augmentations(r.augment or 'none')
     for field, (kind, options) in named.items():
         if r[field] is not None: pick(kind, r[field], options)
+    if r.teacher and r.pixels != 'standardized':
+        raise ValueError(f"pixels='{r.pixels}' is not what a teacher was trained on: expected standardized")
     fields = {k: v for k, v in r.items() if k != 'about'}
     return AttrDict(data=data, recipe=recipe, **fields, seed=seed, train_size=train_size, valid_size=valid_size,
                     split_seed=split_seed)

@@ -19,8 +19,9 @@ from fastai.torch_core import set_seed
 from matplotlib import pyplot as plt
 from torch import nn
 
+from mnist_fastai.augment import RandomErase
 from mnist_fastai.data import mnist_dls
-from mnist_fastai.learner import EpochLog, FusedAdam, find_lr, mnist_learner
+from mnist_fastai.learner import EMA, EpochLog, FusedAdam, PlainEnd, find_lr, mnist_learner
 from mnist_fastai.models import archs, n_params
 
 
@@ -253,3 +254,50 @@ print(before, faults())"""
 
 def test_an_event_that_does_not_exist_is_refused(digits):
     with pytest.raises(ValueError, match='no event before_lunch'): mnist_learner(mnist_dls(digits))('before_lunch')
+
+
+def test_ema_averages_weights_and_statistics_and_ends_with_them(learn):
+    seen = []
+
+    class Watch(Callback):
+        order = 99
+        def after_step(self): seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
+
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, .01, cbs=[EMA(.9), Watch()])
+    expected = seen[0]
+    for n, state in enumerate(seen[1:], 1):
+        kept = min(.9, (1 + n)/(10 + n))
+        expected = {k: kept*v + (1 - kept)*state[k] for k, v in expected.items()}
+    averaged = learn.model.state_dict()
+    assert any('running_mean' in k for k in averaged)
+    for k, v in averaged.items():
+        if v.is_floating_point(): torch.testing.assert_close(v, expected[k], rtol=1e-4, atol=1e-6)
+        else: assert v == seen[-1][k]  # how many batches the statistics have seen
+
+
+def test_ema_validates_with_the_average_and_trains_on(learn):
+    log = EpochLog(lines=False)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, .01, cbs=[EMA(.95), log])
+        loss, acc = learn.validate()
+    assert log.rows[-1]['valid_loss'] == pytest.approx(loss, abs=1e-5)
+    assert log.rows[-1]['accuracy'] == pytest.approx(acc, abs=1e-5)
+    assert log.rows[1]['train_loss'] < log.rows[0]['train_loss']
+    assert not any(isinstance(o, EMA) for o in learn.cbs)
+
+
+def test_the_last_epochs_are_plain_and_the_next_training_is_not(digits):
+    dls = mnist_dls(digits, bs=64, batch_tfms=RandomErase(p=1., area=(.2, .2)))
+    inks = {}
+
+    class Watch(Callback):
+        def before_batch(self):
+            if self.training: inks.setdefault(self.epoch, []).append((self.x > 0).float().mean().item())
+
+    with (learn := mnist_learner(dls)).no_bar(), learn.no_logging():
+        learn.fit(3, .01, cbs=[PlainEnd(2), Watch()])
+        ink = [np.mean(o) for o in inks.values()]
+        assert ink[0] < .95*ink[1] and ink[1] == pytest.approx(ink[2], rel=.02)
+        inks.clear()
+        learn.fit(1, .01, cbs=Watch())
+    assert np.mean(inks[0]) == pytest.approx(ink[0], rel=.02)

@@ -1,0 +1,126 @@
+"""Weights without code: what is written is what was trained, and nothing else is read."""
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from fastai.learner import load_learner
+from safetensors.torch import load_file, save_file
+
+import mnist_fastai
+from mnist_fastai.data import mnist_dls, mnist_test_dl
+from mnist_fastai.export import export_weights, load_pretrained, load_weights
+from mnist_fastai.learner import mnist_learner
+from mnist_fastai.models import n_params
+from mnist_fastai.runs import train
+
+pretrained = Path(mnist_fastai.__file__).parent/'pretrained'
+names = sorted(o.stem for o in pretrained.glob('*.safetensors'))
+
+
+@pytest.fixture(scope='module')
+def run(digits, tmp_path_factory):
+    return train('digits', epochs=2, seed=3, out=tmp_path_factory.mktemp('run')/'run').path
+
+
+@pytest.fixture
+def files(run, tmp_path): return export_weights(run, tmp_path/'mine')
+
+
+def scores(model, x):
+    with torch.no_grad(): return model(x).numpy()
+
+
+def test_weights_and_onnx_say_what_the_learner_says(run, files):
+    assert [o.name for o in files] == ['mine.safetensors', 'mine.onnx', 'mine.json']
+    model, session = load_weights(files[0]), ort.InferenceSession(files[1])
+    for n in (1, 7):
+        x = torch.randn(n, 1, 28, 28)
+        expected = scores(load_learner(run/'learner.pkl').model.eval(), x)
+        np.testing.assert_allclose(scores(model, x), expected, atol=1e-5)
+        np.testing.assert_allclose(session.run(['scores'], {'images': x.numpy()})[0], expected, atol=1e-5)
+
+
+def test_the_json_says_where_the_weights_are_from(run, files):
+    about = json.loads(files[2].read_text())
+    assert about['sha256'] == hashlib.sha256(files[0].read_bytes()).hexdigest()
+    assert about['config']['recipe'] == 'simple' and about['config']['seed'] == 3
+    assert about['metrics'] == json.loads((run/'metrics.json').read_text())
+    assert len(about['environment']['data']['training']['sha256']) == 64 and about['environment']['command']
+
+
+def test_a_run_that_was_chosen_on_validation_is_named_and_is_of_the_same_recipe(run, digits, tmp_path):
+    final = train('digits', epochs=2, seed=1, valid_size=0, out=tmp_path/'final').path
+    about = json.loads(export_weights(final, tmp_path/'final', run)[2].read_text())
+    assert about['metrics']['valid'] is None
+    assert about['chosen']['valid'] == json.loads((run/'metrics.json').read_text())['valid']
+    other = train('digits', epochs=1, out=tmp_path/'other').path
+    with pytest.raises(ValueError, match='another recipe'): export_weights(final, tmp_path/'no', other)
+    assert not list(tmp_path.glob('no*'))
+
+
+def test_other_weights_are_refused(files):
+    state = load_file(files[0])
+    save_file({k: v + 1e-3 if v.is_floating_point() else v for k, v in state.items()}, files[0])
+    with pytest.raises(ValueError, match='other weights'): load_weights(files[0])
+    files[0].write_bytes(files[0].read_bytes()[:-100])
+    with pytest.raises(ValueError, match='other weights'): load_weights(files[0])
+    files[2].unlink()
+    with pytest.raises(ValueError, match='cannot be loaded with a JSON'): load_weights(files[0])
+
+
+def test_a_pickle_in_disguise_does_not_run(files, tmp_path):
+    class Bad:
+        def __reduce__(self): return Path.touch, (tmp_path/'it ran',)
+
+    about = json.loads(files[2].read_text())
+    files[0].write_bytes(pickle.dumps(Bad()))
+    for sha in ('0', hashlib.sha256(files[0].read_bytes()).hexdigest()):
+        files[2].write_text(json.dumps(about | dict(sha256=sha)))
+        with pytest.raises(ValueError): load_weights(files[0])
+    for arch in ('os.system', ['simple_cnn'], None):
+        files[2].write_text(json.dumps(about | dict(config=dict(arch=arch))))
+        with pytest.raises(ValueError): load_weights(files[0])
+    assert not (tmp_path/'it ran').exists()
+
+
+def test_an_estimator_has_no_weights(digits, tmp_path):
+    path = train('digits', 'linear', out=tmp_path/'run').path
+    with pytest.raises(ValueError, match='no weights'): export_weights(path)
+    assert not list(path.glob('weights*'))
+
+
+def test_unknown_names_are_told_what_there_is():
+    with pytest.raises(ValueError, match="there is no pretrained network 'worst': expected one of .*best"):
+        load_pretrained('worst')
+
+
+def test_the_package_brings_three_small_networks():
+    assert names == ['best', 'strong', 'tiny']
+    assert sum(o.stat().st_size for o in pretrained.iterdir()) < 6e6
+
+
+@pytest.mark.parametrize('name', names)
+def test_a_pretrained_network_reads_digits_it_has_never_seen(name, digits):
+    model, session = load_pretrained(name), ort.InferenceSession(pretrained/f'{name}.onnx')
+    learn = mnist_learner(mnist_dls(digits, bs=64), model)
+    with learn.no_bar(): assert learn.validate()[1] > .9
+    x = learn.dls.one_batch()[0].as_subclass(torch.Tensor)
+    model.eval()
+    np.testing.assert_allclose(session.run(['scores'], {'images': x.numpy()})[0], scores(model, x), atol=1e-4)
+    about = json.loads((pretrained/f'{name}.json').read_text())
+    assert about['config']['recipe'] == name and about['config']['seed'] == 1
+    assert about['metrics']['train_images'] == 60000 and about['metrics']['parameters'] == n_params(model)
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize('name', names)
+def test_a_pretrained_network_scores_on_mnist_what_its_json_says(name):
+    about = json.loads((pretrained/f'{name}.json').read_text())
+    learn = mnist_learner(mnist_dls('mnist'), load_pretrained(name))
+    with learn.no_bar(): acc = learn.validate(dl=mnist_test_dl(learn.dls))[1]
+    assert acc == pytest.approx(about['metrics']['test']['accuracy'], abs=1e-4)  # at most one image
