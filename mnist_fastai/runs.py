@@ -34,7 +34,7 @@ from mnist_fastai.data import (
     as_tensors, check_numbers, dataset_name, describe, live, look_once, mnist_dls, mnist_path, mnist_test_dl, pick,
     split_hash, whole_file
 )
-from .learner import EMA, Distill, EpochLog, FusedAdam, OneHotCrossEntropy, PlainEnd, mnist_learner
+from .learner import EMA, BFloat16, Distill, EpochLog, FusedAdam, OneHotCrossEntropy, PlainEnd, mnist_learner
 from .models import Estimator, archs, estimators, multiply_adds, n_params
 from .recipes import get_recipe
 
@@ -283,10 +283,11 @@ def check_tracker(
 def habits(
     recipe:dict # From `get_recipe`
 ) -> list: # Of callbacks
-    "What `ema`, `plain` and `teacher` ask for"
+    "What `precision`, `ema`, `plain` and `teacher` ask for"
     from mnist_fastai.export import load_pretrained  # it imports this module
-    return ([EMA(recipe.ema)]*bool(recipe.ema) + [PlainEnd(recipe.plain)]*bool(recipe.plain)
-            + ([Distill(load_pretrained(recipe.teacher))] if recipe.teacher else []))
+    return [*[BFloat16()]*precisions[recipe.precision], *[EMA(recipe.ema)]*bool(recipe.ema),
+            *[PlainEnd(recipe.plain)]*bool(recipe.plain),
+            *[Distill(load_pretrained(o)) for o in [recipe.teacher] if o]]
 
 # %% ../nbs/05_runs.ipynb #08021dcc
 def fit(
@@ -299,8 +300,8 @@ def fit(
         learn.model.fit(*as_tensors(learn.dls.train))
         return []
     log = EpochLog(learn.path/'history.csv', lines=not live())
-    mixed = torch.autocast('cpu', torch.bfloat16, enabled=precisions[recipe.precision], cache_enabled=False)
-    with ContextManagers([mixed] if live() else [mixed, learn.no_bar(), learn.no_logging()]):
+    as_before = torch.autocast('cpu', enabled=False)  # also when somebody interrupts it in the middle of a batch
+    with ContextManagers([as_before] if live() else [as_before, learn.no_bar(), learn.no_logging()]):
         schedules[recipe.schedule](learn, recipe.epochs, recipe.lr, wd=recipe.wd, cbs=[log, *habits(recipe), *cbs])
     loss = log.rows[-1]['train_loss']
     if math.isfinite(loss): return log.rows

@@ -21,7 +21,7 @@ from torch import nn
 
 from mnist_fastai.augment import RandomErase
 from mnist_fastai.data import mnist_dls
-from mnist_fastai.learner import EMA, EpochLog, FusedAdam, PlainEnd, find_lr, mnist_learner
+from mnist_fastai.learner import EMA, BFloat16, Distill, EpochLog, FusedAdam, PlainEnd, find_lr, mnist_learner
 from mnist_fastai.models import archs, n_params
 
 
@@ -301,3 +301,38 @@ def test_the_last_epochs_are_plain_and_the_next_training_is_not(digits):
         inks.clear()
         learn.fit(1, .01, cbs=Watch())
     assert np.mean(inks[0]) == pytest.approx(ink[0], rel=.02)
+
+
+def test_bfloat16_is_for_the_network_only(learn):
+    seen = []
+
+    class Watch(Callback):
+        order = 99
+        def after_pred(self): seen.append((self.x.dtype, self.pred.dtype, torch.is_autocast_enabled('cpu')))
+        def after_backward(self): seen.append({p.grad.dtype for p in self.model.parameters()})
+
+    used = []
+    handle = learn.model[0].register_forward_hook(lambda m, x, out: used.append(out.dtype))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, .01, cbs=[BFloat16(), Watch()])
+    assert set(used) == {torch.bfloat16}
+    assert all(o in ((torch.float32, torch.float32, False), {torch.float32}) for o in seen)
+    used.clear()
+    with learn.no_bar(): learn.validate()
+    assert set(used) == {torch.float32}
+    handle.remove()
+
+
+def test_a_student_learns_from_its_teacher(digits):
+    dls = mnist_dls(digits, bs=64)
+    teacher = mnist_learner(dls)
+    with teacher.no_bar(), teacher.no_logging(): teacher.fit_one_cycle(4, .01)
+    before = deepcopy(teacher.model.state_dict())
+
+    def distance(*cbs):
+        set_seed(1, reproducible=True)
+        student = mnist_learner(dls, 'two_conv')
+        with student.no_bar(), student.no_logging(): student.fit(2, 3e-3, cbs=cbs)
+        with student.no_bar(): return (student.get_preds()[0] - teacher.get_preds()[0]).abs().mean()
+
+    with teacher.no_bar(): assert distance(Distill(teacher.model, share=1.)) < .9*distance()
+    assert all(v.equal(before[k]) for k, v in teacher.model.state_dict().items())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_command
+from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 
@@ -287,3 +288,29 @@ def test_one_epoch_on_mnist_reaches_97_5_percent(tmp_path):
     run = runs.train('mnist', epochs=1, out=tmp_path/'run')
     assert run.metrics['dataset'] == 'MNIST' and run.metrics['test']['n'] == 10_000
     assert run.metrics['test']['accuracy'] > .975
+
+
+def test_the_habits_of_a_recipe_reach_its_training(digits, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(Learner, 'add_cbs', lambda self, cbs, add=Learner.add_cbs: used.extend(cbs) or add(self, cbs))
+    run = runs.train('digits', 'mlp', epochs=2, ema=.9, plain=1, precision='bfloat16', augment='affine', teacher='strong',
+                out=tmp_path/'run')
+    assert {type(o).__name__ for o in used} >= {'EMA', 'PlainEnd', 'BFloat16', 'Distill'}
+    assert next(run.learn.model.parameters()).dtype == torch.float32
+    assert not {'EMA', 'PlainEnd', 'BFloat16', 'Distill'} & {type(o).__name__ for o in runs.load_run(run.path).cbs}
+
+
+def test_an_interrupted_training_leaves_no_bfloat16_behind(digits, tmp_path):
+    class Interrupt(Callback):
+        order = 99
+        def before_batch(self): raise KeyboardInterrupt
+
+    config = runs.settings('digits', 'mlp:precision=bfloat16', 1)
+    learn, _ = runs.start_run(config, tmp_path/'run')
+    with pytest.raises(KeyboardInterrupt): runs.fit(learn, config, [Interrupt()])
+    assert not torch.is_autocast_enabled('cpu')
+    assert (torch.randn(2, 2)@torch.randn(2, 2)).dtype == torch.float32
+
+
+def test_a_teacher_wants_standardized_pixels_and_must_exist():
+    with pytest.raises(ValueError, match='expected standardized'): runs.settings('digits', 'tiny:pixels=raw', 1)
