@@ -49,7 +49,9 @@ def test_notebooks_keep_the_house_style(notebook):
     assert re.match(r'# .+\n\n> .+', ''.join(cells[0]['source'])), 'expected a title and a lead'
     for cell in cells:
         source = ''.join(cell['source'])
-        assert not re.match(r'#\| export', source) or source.count('\n') <= 25, f'too long a cell:\n{source}'
+        if not re.match(r'#\| export', source): continue
+        assert source.count('\n') <= 25, f'too long a cell:\n{source}'
+        assert max(map(len, source.split('\n'))) <= 120, f'too long a line:\n{source}'
     assert notebook.stat().st_size < 300_000
     assert not any(o.get('output_type') == 'error' for c in cells for o in c.get('outputs', []))
 
