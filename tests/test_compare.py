@@ -66,7 +66,8 @@ def test_the_leaderboard_is_what_the_runs_say(compared):
 
 def test_validation_ranks_and_the_test_set_does_not():
     trials = pd.DataFrame([dict(recipe=r, train_images=100, seed=s, epochs=1, parameters=1, multiply_adds=1, seconds=1.,
-                                valid=v, test=t, dataset='x', trial='') for r, v, t in (('a', .9, .5), ('b', .8, .99))
+                                valid=v, test=t, stress=v,
+                                worst=v, dataset='x', trial='') for r, v, t in (('a', .9, .5), ('b', .8, .99))
                            for s in (1, 2)])
     assert list(c.summarize(trials).recipe) == ['a', 'b']
 
@@ -92,7 +93,7 @@ def pretend(folder, recipe, seed, right, epochs=1.):
     np.savez(folder/f'{recipe}-{seed}'/'predictions.npz', test_probs=np.eye(10)[np.where(right, labels, 9 - labels)],
              test_labels=labels)
     return dict(recipe=recipe, train_images=100, seed=seed, epochs=epochs, parameters=1, multiply_adds=1, seconds=1.,
-                valid=right.mean(), test=right.mean(), dataset='x', trial=f'{recipe}-{seed}')
+                valid=right.mean(), test=right.mean(), stress=0, worst=0, dataset='x', trial=f'{recipe}-{seed}')
 
 
 @pytest.mark.parametrize('seeds', [1, 5])  # McNemar's test for a single seed, else the paired t-test
@@ -279,3 +280,55 @@ def test_a_mistake_is_one_clear_line_and_nothing_is_run(name, sh, tmp_path):
     done = sh('mnist-compare', '--data', 'digits', *args)
     assert done.returncode == 1 and message in done.stderr and done.stderr.count('\n') == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_every_network_is_scored_under_stress(compared):
+    _, out = compared
+    board, trials = pd.read_csv(out/'leaderboard.csv'), pd.read_csv(out/'trials.csv')
+    for _, row in trials.iterrows():
+        stress = read_json(out/'trials'/row.trial/'metrics.json')['stress']
+        assert row.stress == pytest.approx(np.mean(list(stress['kinds'].values())), abs=1e-5)
+        assert row.worst == pytest.approx(min(stress['kinds'].values()), abs=1e-5)
+        assert row.worst < row.stress < row.valid
+    for _, row in board.iterrows():
+        same = trials[(trials.recipe == row.recipe) & (trials.train_images == row.train_images)]
+        assert (row.stress, row.worst) == pytest.approx((same.stress.mean(), same.worst.mean()), abs=1e-5)
+
+
+def test_trained_on_all_there_is_no_validation_accuracy(tmp_path, digits, capsys):
+    found = compare(['mlp:epochs=1', 'linear'], 'digits', seeds=2, jobs=1, out=tmp_path, valid_size=0)
+    assert list(found.board.train_images) == [1437, 1437] and found.board.valid.isna().all()
+    assert found.board.test.between(.3, 1).all() and found.board.stress.isna().all()
+    assert '| – |' in (tmp_path/'leaderboard.md').read_text() and 'nan' not in (tmp_path/'leaderboard.md').read_text()
+    assert not (tmp_path/'learning_curves.png').exists() and (tmp_path/'accuracy.png').exists()
+    assert 'validation' not in capsys.readouterr().out.split('| recipe |')[0]
+
+
+def save_predictions(folder, valid, test, labels):
+    folder.mkdir()
+    np.savez(folder/'predictions.npz', valid_probs=valid, valid_labels=labels, test_probs=test, test_labels=labels)
+    return folder
+
+
+def test_an_ensemble_is_chosen_on_validation_and_votes_by_weight(tmp_path):
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    def sure(p): return np.stack([p, 1 - np.array(p)], 1)
+    good_at_0 = save_predictions(tmp_path/'a', sure([.9, .9, .9, .6, .6, .4]), sure([.9]*3 + [.8]*3), labels)
+    good_at_1 = save_predictions(tmp_path/'b', sure([.6, .4, .4, .1, .1, .1]), sure([.4]*3 + [.1]*3), labels)
+    useless = save_predictions(tmp_path/'c', sure([.1]*3 + [.9]*3), sure([1.]*3 + [0.]*3), labels)  # there
+    runs = [good_at_0, good_at_1, useless]
+    votes = c.choose_members(runs, 10)
+    assert sum(votes) == 10 and votes[0] > 0 and votes[1] > 0 and votes[2] == 0
+    assert c.ensemble(runs[:2], votes[:2], 'valid')['accuracy'] == 1.
+    assert c.ensemble(runs[:2])['correct'] == 6 and c.ensemble(runs[:2], [1, 0])['correct'] == 3
+    assert c.ensemble(runs, [0, 0, 1])['accuracy'] == 1.
+
+
+def test_an_ensemble_is_of_runs_with_the_same_images(tmp_path):
+    p = np.full((4, 10), .1)
+    one = save_predictions(tmp_path/'a', p, p, np.array([1, 2, 3, 4]))
+    two = save_predictions(tmp_path/'b', p, p, np.array([1, 2, 3, 5]))
+    with pytest.raises(ValueError, match='same images'): c.ensemble([one, two])
+    with pytest.raises(ValueError, match='same validation images'): c.choose_members([one, two])
+    none = save_predictions(tmp_path/'c', p[:0], p, np.array([]))
+    with pytest.raises(ValueError, match='same validation images, and some'): c.choose_members([none])
