@@ -235,7 +235,8 @@ def leaderboard_table(
         epochs, seeds = ('–', 'any') if pd.isna(r.epochs) else (int(r.epochs), r.seeds)
         rows.append([f'`{r.recipe}`', f'{r.train_images:,}', f'{r.parameters:,}', f'{r.multiply_adds:,}', epochs,
                      f'{r.seconds:.0f}', seeds, *(acc(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
-    return markdown_rows(names, rows)
+    said = [i for i, column in enumerate(zip(*rows)) if set(column) != {'–'}]
+    return markdown_rows([names[i] for i in said], [[row[i] for i in said] for row in rows])
 
 # %% ../nbs/06_compare.ipynb #1654921b
 def mcnemar(
