@@ -6,7 +6,7 @@
 __all__ = ['export_weights', 'load_weights', 'load_pretrained']
 
 # %% ../nbs/09_export.ipynb #ace49595
-import hashlib, io, warnings
+import hashlib, io, shlex, warnings
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ import mnist_fastai
 from .data import pick, whole_file
 from .learner import build_model
 from .models import Estimator
+from .recipes import get_recipe
 from .runs import find_run, load_run, read_json, write_json
 
 # %% ../nbs/09_export.ipynb #6d5e5040
@@ -33,6 +34,15 @@ def onnx_bytes(
     program.save(file := io.BytesIO())
     return file.getvalue()
 
+# %% ../nbs/09_export.ipynb #d8aadd8a
+def train_command(
+    config:dict # Of a run
+) -> str: # For a shell
+    "The command that trains a run again"
+    known = get_recipe(config['recipe']) | dict(train_size=None, valid_size=5000, split_seed=42)
+    options = {k: v for k, v in config.items() if k not in known or v != known[k]}
+    return shlex.join(['mnist-train', *(str(o) for k, v in options.items() for o in (f'--{k.replace("_", "-")}', v))])
+
 # %% ../nbs/09_export.ipynb #c48076af
 not_chosen = 'recipe', 'seed', 'valid_size', 'teacher'  # the teacher of a run with validation images has not seen those
 
@@ -41,14 +51,18 @@ def provenance(
     run:Path, # A run directory
     weights:bytes, # Of safetensors
     chosen:Path=None # A run of the same recipe that kept validation images
-) -> dict: # sha256 of the weights, config, metrics and environment; and chosen, the metrics of that run
+) -> dict: # sha256 of the weights, command, config, data, metrics and environment; and chosen, the metrics of that run
     "Where weights are from; `ValueError` if the other run is of another recipe"
-    about = {name: read_json(run/f'{name}.json') for name in ('config', 'metrics', 'environment')}
-    if chosen:
-        ours, theirs = (read_json(o/'config.json') | dict.fromkeys(not_chosen) for o in (run, chosen))
-        if ours != theirs: raise ValueError(f'{chosen} is of another recipe than {run}')
-        about['chosen'] = read_json(chosen/'metrics.json')
-    return dict(sha256=hashlib.sha256(weights).hexdigest(), **about)
+    config, metrics, env = (read_json(run/f'{name}.json') for name in ('config', 'metrics', 'environment'))
+    data = dict(name=env['data']['name'], sha256=env['data']['training']['sha256'])
+    env = {k: env[k] for k in ('python', 'system', 'cpu', 'cores', 'gpu', 'threads', 'packages', 'git_commit')}
+    about = dict(sha256=hashlib.sha256(weights).hexdigest(), command=train_command(config), config=config, data=data,
+                 metrics=metrics, environment=env)
+    if not chosen: return about
+    theirs = read_json(chosen/'config.json')
+    if theirs | dict.fromkeys(not_chosen) == config | dict.fromkeys(not_chosen):
+        return about | dict(chosen=read_json(chosen/'metrics.json'))
+    raise ValueError(f'{chosen} is of another recipe than {run}')
 
 # %% ../nbs/09_export.ipynb #19197453
 def export_weights(

@@ -50,7 +50,9 @@ def test_the_json_says_where_the_weights_are_from(run, files):
     assert about['sha256'] == hashlib.sha256(files[0].read_bytes()).hexdigest()
     assert about['config']['recipe'] == 'simple' and about['config']['seed'] == 3
     assert about['metrics'] == json.loads((run/'metrics.json').read_text())
-    assert len(about['environment']['data']['training']['sha256']) == 64 and about['environment']['command']
+    assert about['command'] == 'mnist-train --data digits --recipe simple --epochs 2 --seed 3'
+    assert len(about['data']['sha256']) == 64
+    assert 'torch' in about['environment']['packages'] and str(Path.home()) not in files[2].read_text()
 
 
 def test_a_run_that_was_chosen_on_validation_is_named_and_is_of_the_same_recipe(run, digits, tmp_path):
