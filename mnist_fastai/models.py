@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['archs', 'n_params', 'multiply_adds', 'layer_table', 'simple_cnn', 'two_conv', 'one_conv', 'classic_cnn',
-           'batchnorm_cnn', 'conv_dense', 'fast_cnn', 'strong_cnn', 'best_cnn', 'Deskew', 'tiny_cnn', 'micro_cnn',
+           'batchnorm_cnn', 'conv_dense', 'fast_cnn', 'Deskew', 'strong_cnn', 'best_cnn', 'tiny_cnn', 'micro_cnn',
            'mlp', 'Estimator', 'linear', 'knn', 'svm']
 
 # %% ../nbs/02_models.ipynb #ba77445b
@@ -163,24 +163,6 @@ def fast_cnn(
     return nn.Sequential(cosine_filters(16), nn.ReLU(inplace=True), *conv_bn(16, 32, 3, 2), *conv_bn(32, 64, 3, 2),
                          nn.Conv2d(64, n_out, 2), nn.Flatten())
 
-# %% ../nbs/02_models.ipynb #ecb82e94
-def strong_cnn(
-    n_out:int=10, # Classes
-    widths:tuple=(16, 64, 96) # Maps at 26x26, 12x12 and 6x6
-) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
-    "Six convolutions at three sizes"
-    a, b, c = widths
-    return nn.Sequential(*conv_bn(1, a), *conv_bn(a, b, 4, 2), *conv_bn(b, b, padding=1), *conv_bn(b, b, padding=1),
-                         nn.MaxPool2d(2), *conv_bn(b, c, padding=1), *conv_bn(c, c, padding=1), nn.MaxPool2d(2),
-                         nn.Dropout(.3), nn.Flatten(), nn.Linear(9*c, n_out))
-
-# %% ../nbs/02_models.ipynb #7613622a
-def best_cnn(
-    n_out:int=10 # Classes
-) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
-    "`strong_cnn` with more maps"
-    return strong_cnn(n_out, (16, 96, 128))
-
 # %% ../nbs/02_models.ipynb #2759aa6c
 class Deskew(nn.Module):
     "Shear each image (`float` n x 1 x h x w, light ink) until its ink leans neither way, and centre it by its mass"
@@ -195,6 +177,25 @@ class Deskew(nn.Module):
         lean = mean((rows - down)*(cols - right))/(mean((rows - down)**2) + 1e-6)
         grid = torch.stack(torch.broadcast_tensors(cols + right + lean*rows, rows + down), -1)[:, 0]
         return F.grid_sample(ink, grid, align_corners=False) + paper
+
+# %% ../nbs/02_models.ipynb #ecb82e94
+def strong_cnn(
+    n_out:int=10, # Classes
+    widths:tuple=(16, 64, 96) # Maps at 26x26, 12x12 and 6x6
+) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
+    "Deskewed digits and six convolutions at three sizes"
+    a, b, c = widths
+    return nn.Sequential(Deskew(), *conv_bn(1, a), *conv_bn(a, b, 4, 2), *conv_bn(b, b, padding=1),
+                         *conv_bn(b, b, padding=1), nn.MaxPool2d(2), *conv_bn(b, c, padding=1),
+                         *conv_bn(c, c, padding=1), nn.MaxPool2d(2), nn.Dropout(.3), nn.Flatten(),
+                         nn.Linear(9*c, n_out))
+
+# %% ../nbs/02_models.ipynb #7613622a
+def best_cnn(
+    n_out:int=10 # Classes
+) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
+    "`strong_cnn` with more maps"
+    return strong_cnn(n_out, (16, 96, 128))
 
 # %% ../nbs/02_models.ipynb #533816bf
 def separable(
