@@ -2,10 +2,13 @@
 import pytest
 import torch
 from fastai.layers import ConvLayer
+from fastai.vision.core import TensorImageBW
 from torch import nn
 
+from mnist_fastai.augment import RandomAffine
+from mnist_fastai.data import mnist_dls
 from mnist_fastai.learner import OneHotCrossEntropy, build_model
-from mnist_fastai.models import archs, estimators, layer_table, multiply_adds, n_params
+from mnist_fastai.models import Deskew, archs, estimators, layer_table, multiply_adds, n_params
 from mnist_fastai.recipes import get_recipe, recipes
 from mnist_fastai.runs import settings
 
@@ -55,6 +58,32 @@ def test_one_conv_is_two_conv_without_its_second_convolution():
     same = {k: v for k, v in recipes['two_conv'].items() if k not in ('arch', 'about')}
     assert same == {k: v for k, v in recipes['one_conv'].items() if k not in ('arch', 'about')}
     assert (same['bs'], same['epochs']) == (32, 10)
+
+
+def lean(x):
+    "Covariance of the ink's row and column, in pixels^2"
+    ink, at = x[:, 0], torch.arange(28.)
+    total = ink.sum((1, 2))
+    down, right = (ink.sum(2)@at)/total, (ink.sum(1)@at)/total
+    return torch.einsum('nhw,h,w->n', ink, at, at)/total - down*right, down, right
+
+
+def test_deskewed_digits_stand_upright_in_the_middle(digits):
+    images, rows, _ = mnist_dls(digits).valid.store()
+    x = images[rows, None].float()/255
+    for moved in (x, RandomAffine(rotate=0, translate=.1, scale=(1, 1), shear=25)(TensorImageBW(x), split_idx=0)):
+        moved = moved.as_subclass(torch.Tensor)
+        before, after = lean(moved), lean(Deskew()(moved))
+        assert after[0].abs().mean() < .1*before[0].abs().mean()
+        assert (after[1] - 13.5).abs().max() < 1 and (after[2] - 13.5).abs().max() < 1
+
+
+def test_deskew_knows_no_range_and_survives_an_empty_page(digits):
+    images, rows, _ = mnist_dls(digits).valid.store()
+    x = images[rows[:50], None].float()/255
+    torch.testing.assert_close(Deskew()((x - .1307)/.3081), (Deskew()(x) - .1307)/.3081, rtol=1e-4, atol=1e-4)
+    for page in (torch.zeros(2, 1, 28, 28), torch.ones(2, 1, 28, 28)): assert Deskew()(page).equal(page)
+    assert n_params(Deskew()) == 0
 
 
 def test_all_recipes_of_the_issue_are_there():
