@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from torch.optim.adamw import adamw
 from torch.optim.swa_utils import AveragedModel
 
+# %% ../nbs/03_learner.ipynb #9939bf80
 from .data import pick, whole_file
 from .models import Estimator, archs, estimators
 

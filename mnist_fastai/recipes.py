@@ -85,8 +85,7 @@ def get_recipe(
     teacher:str=None # What to learn from besides labels: a pretrained network, or the `.safetensors` of another
 ) -> AttrDict: # All fields
     "A recipe by name, changed where a field is given; `ValueError` if there is no such, or it has no such field"
-    given = {k: v for k, v in locals().items() if k != 'name' and v is not None}
-    base, *pairs = name.split(':')
+    (base, *pairs), given = name.split(':'), {k: v for k, v in locals().items() if k != 'name' and v is not None}
     if base not in recipes: raise ValueError(f"there is no recipe '{base}': expected one of {', '.join(recipes)}")
     found = AttrDict(recipes[base])
     for field, value in (changes(pairs) | given).items():

@@ -34,7 +34,9 @@ from mnist_fastai.data import (
     as_tensors, check_numbers, dataset_name, describe, live, look_once, mnist_dls, mnist_path, mnist_test_dl, pick,
     split_hash, whole_file
 )
-from .learner import EMA, BFloat16, Distill, EpochLog, FusedAdam, OneHotCrossEntropy, PlainEnd, mnist_learner
+from mnist_fastai.learner import (
+    EMA, BFloat16, Distill, EpochLog, FusedAdam, OneHotCrossEntropy, PlainEnd, mnist_learner
+)
 from .models import Estimator, archs, estimators, multiply_adds, n_params
 from .recipes import get_recipe
 

@@ -292,7 +292,7 @@ def test_one_epoch_on_mnist_reaches_97_5_percent(tmp_path):
 
 def test_the_habits_of_a_recipe_reach_its_training(digits, tmp_path, monkeypatch):
     used = []
-    monkeypatch.setattr(Learner, 'add_cbs', lambda self, cbs, add=Learner.add_cbs: used.extend(cbs) or add(self, cbs))
+    monkeypatch.setattr(Learner, 'add_cb', lambda self, cb, add=Learner.add_cb: used.append(cb) or add(self, cb))
     run = runs.train('digits', 'mlp', epochs=2, ema=.9, plain=1, precision='bfloat16', augment='affine',
                      teacher='strong', out=tmp_path/'run')
     assert {type(o).__name__ for o in used} >= {'EMA', 'PlainEnd', 'BFloat16', 'Distill'}
