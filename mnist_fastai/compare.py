@@ -221,20 +221,26 @@ def summarize(
     return df.sort_values(['train_images', 'valid'], ascending=False, ignore_index=True)
 
 # %% ../nbs/06_compare.ipynb #c505da03
+def percent(
+    r:dict, # A row of a leaderboard
+    part:str # valid, test, stress or worst
+) -> str: # – if there is none
+    "An accuracy over seeds: mean ± standard deviation"
+    mean, std = r.get(part), r.get(f'{part}_std')
+    return '–' if pd.isna(mean) else f'{100*mean:.2f}' + ('' if pd.isna(std) else f' ± {100*std:.2f}')
+
+# %% ../nbs/06_compare.ipynb #614fb3dd
 def leaderboard_table(
     df:pd.DataFrame # A leaderboard, as `leaderboard.csv` holds it
 ) -> str: # Markdown
     "A leaderboard for people: accuracies in percent, mean ± standard deviation over seeds"
-    def acc(r, part):
-        mean, std = r.get(part), r.get(f'{part}_std')
-        return '–' if pd.isna(mean) else f'{100*mean:.2f}' + ('' if pd.isna(std) else f' ± {100*std:.2f}')
     names = ['recipe', 'images', 'parameters', 'multiply-adds', 'epochs', 'seconds', 'seeds', 'validation %', 'test %',
              'stress %', 'worst %']
     rows = []
     for _, r in df.iterrows():
         epochs, seeds = ('–', 'any') if pd.isna(r.epochs) else (int(r.epochs), r.seeds)
         rows.append([f'`{r.recipe}`', f'{r.train_images:,}', f'{r.parameters:,}', f'{r.multiply_adds:,}', epochs,
-                     f'{r.seconds:.0f}', seeds, *(acc(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
+                     f'{r.seconds:.0f}', seeds, *(percent(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
     said = [i for i, column in enumerate(zip(*rows)) if set(column) != {'–'}]
     return markdown_rows([names[i] for i in said], [[row[i] for i in said] for row in rows])
 
@@ -482,28 +488,35 @@ def conclusion(
     return '\n'.join([*lines, f'files      {found.path}/: {files}'])
 
 # %% ../nbs/06_compare.ipynb #c12fadda
+def same_images(
+    runs:list, # Folders of runs
+    part:str # test or valid
+) -> tuple: # (a list of probabilities n x 10, labels n)
+    "What several runs said of the same images; `ValueError` if they saw different ones, or none"
+    probs, labels = zip(*(predictions(o, part) for o in runs))
+    if len(labels[0]) and all(np.array_equal(o, labels[0]) for o in labels): return probs, labels[0]
+    raise ValueError(f"expected runs with the same {'validation ' if part == 'valid' else ''}images, and some")
+
+# %% ../nbs/06_compare.ipynb #bff43954
 def choose_members(
     runs:list, # Folders of runs with the same validation images
     n:int=20 # Votes
 ) -> list: # How many of the votes each gets
     "The ensemble with the lowest cross-entropy on validation images that can be reached greedily"
-    probs, labels = zip(*(predictions(o, 'valid') for o in runs))
-    if not len(labels[0]) or not all(np.array_equal(o, labels[0]) for o in labels):
-        raise ValueError('expected runs with the same validation images, and some')
-    right, sums, votes = np.arange(len(labels[0])), np.zeros_like(probs[0]), [0]*len(runs)
+    probs, labels = same_images(runs, 'valid')
+    right, sums, votes = np.arange(len(labels)), np.zeros_like(probs[0]), [0]*len(runs)
     for _ in range(n):
-        best = max(range(len(runs)), key=lambda i: np.log((sums + probs[i])[right, labels[0]] + 1e-12).mean())
+        best = max(range(len(runs)), key=lambda i: np.log((sums + probs[i])[right, labels] + 1e-12).mean())
         sums, votes[best] = sums + probs[best], votes[best] + 1
     return votes
 
-# %% ../nbs/06_compare.ipynb #bff43954
+# %% ../nbs/06_compare.ipynb #c55dc8f5
 def ensemble(
     runs:list, # Folders of runs with the same images
     votes:list=None, # Of each, default one
     part:str='test' # test or valid
 ) -> dict: # From `share`
     "How accurate the weighted mean of several runs' probabilities is; `ValueError` if they saw different images"
-    probs, labels = zip(*(predictions(o, part) for o in runs))
-    if not all(np.array_equal(o, labels[0]) for o in labels): raise ValueError('expected runs with the same images')
+    probs, labels = same_images(runs, part)
     mean = np.average(probs, axis=0, weights=votes)
-    return share(int((mean.argmax(1) == labels[0]).sum()), len(labels[0]))
+    return share(int((mean.argmax(1) == labels).sum()), len(labels))

@@ -286,10 +286,13 @@ def habits(
     recipe:dict # From `get_recipe`
 ) -> list: # Of callbacks
     "What `precision`, `ema`, `plain` and `teacher` ask for"
-    from mnist_fastai.export import load_pretrained  # it imports this module
-    return [*[BFloat16()]*precisions[recipe.precision], *[EMA(recipe.ema)]*bool(recipe.ema),
-            *[PlainEnd(recipe.plain)]*bool(recipe.plain),
-            *[Distill(load_pretrained(o)) for o in [recipe.teacher] if o]]
+    cbs = [BFloat16()] if precisions[recipe.precision] else []
+    if recipe.ema: cbs.append(EMA(recipe.ema))
+    if recipe.plain: cbs.append(PlainEnd(recipe.plain))
+    if recipe.teacher:
+        from mnist_fastai.export import load_pretrained  # it imports this module
+        cbs.append(Distill(load_pretrained(recipe.teacher)))
+    return cbs
 
 # %% ../nbs/05_runs.ipynb #08021dcc
 def fit(

@@ -15,31 +15,29 @@ here = Path(__file__).parent
 
 
 def trials_of(folder):
-    "recipe -> folders of its trials"
-    folders = sorted(o.parent for o in Path(folder).glob('trials/*/metrics.json'))
-    trials = read_trials(folders)
-    return {name: [Path(folder)/'trials'/o for o in g.trial] for name, g in trials.groupby('recipe')}
+    "A row for each finished trial, with its path"
+    trials = read_trials([o.parent for o in Path(folder).glob('trials/*/metrics.json')])
+    return trials.assign(path=[Path(folder)/'trials'/o for o in trials.trial])
 
 
-def mistakes(final):
+def mistakes(trials):
     "Every test image that a training gets wrong: a row each"
-    files = image_files(mnist_path('mnist')/'testing')
-    rows = []
-    for recipe, folders in final.items():
-        for seed, folder in enumerate(folders, 1):
-            probs, labels = predictions(folder)
-            for i in np.flatnonzero(probs.argmax(1) != labels):
-                rows.append(dict(recipe=recipe, seed=seed, image=f'{files[i].parent.name}/{files[i].name}',
-                                 predicted=probs[i].argmax(), probability=round(float(probs[i].max()), 4)))
+    files, rows = image_files(mnist_path('mnist')/'testing'), []
+    for t in trials.itertuples():
+        probs, labels = predictions(t.path)
+        for i in np.flatnonzero(probs.argmax(1) != labels):
+            rows.append(dict(recipe=t.recipe, seed=t.seed, image=f'{files[i].parent.name}/{files[i].name}',
+                             predicted=probs[i].argmax(), probability=round(float(probs[i].max()), 4)))
     return pd.DataFrame(rows)
 
 
 chosen, final = (trials_of(o) for o in sys.argv[1:3])
-names = [o for o in chosen if o in final]
-votes = choose_members([chosen[o][0] for o in names])
-members = [(folder, v/len(final[o])) for o, v in zip(names, votes) if v for folder in final[o]]
-result = dict(votes={o: v for o, v in zip(names, votes) if v},
-              valid=ensemble([chosen[o][0] for o in names], votes, 'valid'),
+candidates = chosen[chosen.recipe.isin(final.recipe)].drop_duplicates('recipe')
+votes = choose_members([*candidates.path])
+by_recipe = {name: [*g.path] for name, g in final.groupby('recipe')}
+members = [(path, v/len(by_recipe[name])) for name, v in zip(candidates.recipe, votes) if v for path in by_recipe[name]]
+result = dict(votes={o: v for o, v in zip(candidates.recipe, votes) if v},
+              valid=ensemble([*candidates.path], votes, 'valid'),
               members=len(members), test=ensemble(*zip(*members)), environment=environment())
 print(result['votes'], result['valid'], result['test'])
 write_json(here/'ensemble.json', result)

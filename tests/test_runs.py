@@ -312,5 +312,7 @@ def test_an_interrupted_training_leaves_no_bfloat16_behind(digits, tmp_path):
     assert (torch.randn(2, 2)@torch.randn(2, 2)).dtype == torch.float32
 
 
-def test_a_teacher_wants_standardized_pixels_and_must_exist():
+def test_a_teacher_wants_standardized_pixels_and_must_exist(digits, tmp_path):
     with pytest.raises(ValueError, match='expected standardized'): runs.settings('digits', 'tiny:pixels=raw', 1)
+    with pytest.raises(ValueError, match="no pretrained network 'nobody': expected one of"):
+        runs.train('digits', 'mlp', epochs=1, teacher='nobody', out=tmp_path/'run')
