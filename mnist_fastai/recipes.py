@@ -16,7 +16,8 @@ def recipe(
 ) -> AttrDict: # All fields
     "A network that learns by gradient descent"
     defaults = dict(augment='none', pixels='standardized', loss='class_index', opt='adam', schedule='one_cycle',
-                    epochs=5, bs=128, lr=.01, wd=.01, precision='float32', ema=0., plain=0, teacher='')
+                    epochs=5, bs=128, lr=.01, wd=.01, precision='float32', mix='none', ema=0., plain=0,
+                    teacher='')
     return AttrDict(about=about, arch=arch, **(defaults | fields))
 
 # %% ../nbs/04_recipes.ipynb #54e3890d
@@ -25,8 +26,8 @@ def fitted(
     arch:str # A key of `estimators`
 ) -> AttrDict: # All fields
     "A method that is fitted in one piece"
-    no_use = 'augment', 'loss', 'opt', 'schedule', 'epochs', 'bs', 'lr', 'wd', 'precision', 'ema', 'plain',\
-        'teacher'
+    no_use = 'augment', 'loss', 'opt', 'schedule', 'epochs', 'bs', 'lr', 'wd', 'precision', 'mix', 'ema',\
+        'plain', 'teacher'
     return AttrDict(recipe(about, arch), **dict.fromkeys(no_use))
 
 # %% ../nbs/04_recipes.ipynb #c536fffe
@@ -80,6 +81,7 @@ def get_recipe(
     lr:float=None, # Learning rate, the largest of the schedule
     wd:float=None, # Weight decay
     precision:str=None, # float32, or bfloat16 (mixed; faster where the processor has it; a GPU always uses it)
+    mix:str=None, # none, mixup (two images blended) or cutmix (a piece of another pasted)
     ema:float=None, # Decay of an exponential moving average of the weights, 0: none
     plain:int=None, # Last epochs without augmentation
     teacher:str=None # What to learn from besides labels: a pretrained network, or the `.safetensors` of another

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from fastai.callback.fp16 import MixedPrecision  # noqa: F401  patches Learner
+from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.schedule import fit_one_cycle  # noqa: F401  patches Learner
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
@@ -208,6 +209,7 @@ def same_tomorrow(
 
 # %% ../nbs/05_runs.ipynb #765376d7
 precisions = dict(float32=False, bfloat16=True)
+mixers = dict(none=None, mixup=MixUp, cutmix=CutMix)
 
 # %% ../nbs/05_runs.ipynb #0bca717b
 losses = dict(class_index=nn.CrossEntropyLoss, one_hot=OneHotCrossEntropy,
@@ -216,7 +218,8 @@ opts = dict(adam=FusedAdam, sgd=partial(SGD, mom=.9))
 schedules = dict(one_cycle=Learner.fit_one_cycle, flat=Learner.fit, flat_cos=Learner.fit_flat_cos)
 pixel_ranges = dict(standardized=True, raw=False)
 named = dict(loss=('loss', losses), opt=('optimizer', opts), schedule=('schedule', schedules),
-             pixels=('range of pixels', pixel_ranges), precision=('precision', precisions))
+             pixels=('range of pixels', pixel_ranges), precision=('precision', precisions),
+             mix=('mixing', mixers))
 
 # %% ../nbs/05_runs.ipynb #1a3c92ac
 def seeded_dls(
@@ -282,16 +285,23 @@ def check_tracker(
     if find_spec(log) is None: raise ValueError(f"'{log}' is not installed: pip install {log}, or train without --log")
 
 # %% ../nbs/05_runs.ipynb #bb2a4d19
+def load_teacher(
+    name:str # As `load_pretrained` takes it
+) -> nn.Sequential: # Its network
+    "What a recipe's `teacher` names; `ValueError` if there is no such"
+    from mnist_fastai.export import load_pretrained  # it imports this module
+    return load_pretrained(name)
+
+# %% ../nbs/05_runs.ipynb #3eb42b13
 def habits(
     recipe:dict # From `get_recipe`
 ) -> list: # Of callbacks
-    "What `precision`, `ema`, `plain` and `teacher` ask for"
+    "What `precision`, `mix`, `ema`, `plain` and `teacher` ask for"
     cbs = [BFloat16()] if precisions[recipe.precision] else []
+    if mixers[recipe.mix]: cbs.append(mixers[recipe.mix]())
     if recipe.ema: cbs.append(EMA(recipe.ema))
     if recipe.plain: cbs.append(PlainEnd(recipe.plain))
-    if recipe.teacher:
-        from mnist_fastai.export import load_pretrained  # it imports this module
-        cbs.append(Distill(load_pretrained(recipe.teacher)))
+    if recipe.teacher: cbs.append(Distill(load_teacher(recipe.teacher)))
     return cbs
 
 # %% ../nbs/05_runs.ipynb #08021dcc
@@ -354,6 +364,7 @@ def settings(
     augmentations(r.augment or 'none')
     for field, (kind, options) in named.items():
         if r[field] is not None: pick(kind, r[field], options)
+    if r.teacher: load_teacher(r.teacher)
     if r.teacher and r.pixels != 'standardized':
         raise ValueError(f"pixels='{r.pixels}' is not what a teacher was trained on: expected standardized")
     fields = {k: v for k, v in r.items() if k != 'about'}

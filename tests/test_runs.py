@@ -294,10 +294,10 @@ def test_the_habits_of_a_recipe_reach_its_training(digits, tmp_path, monkeypatch
     used = []
     monkeypatch.setattr(Learner, 'add_cb', lambda self, cb, add=Learner.add_cb: used.append(cb) or add(self, cb))
     run = runs.train('digits', 'mlp', epochs=2, ema=.9, plain=1, precision='bfloat16', augment='affine',
-                     teacher='strong', out=tmp_path/'run')
-    assert {type(o).__name__ for o in used} >= {'EMA', 'PlainEnd', 'BFloat16', 'Distill'}
+                     mix='cutmix', teacher='strong', out=tmp_path/'run')
+    assert {type(o).__name__ for o in used} >= {'EMA', 'PlainEnd', 'BFloat16', 'CutMix', 'Distill'}
     assert next(run.learn.model.parameters()).dtype == torch.float32
-    assert not {'EMA', 'PlainEnd', 'BFloat16', 'Distill'} & {type(o).__name__ for o in runs.load_run(run.path).cbs}
+    assert not {'EMA', 'PlainEnd', 'BFloat16', 'CutMix', 'Distill'} & {type(o).__name__ for o in runs.load_run(run.path).cbs}
 
 
 def test_an_interrupted_training_leaves_no_bfloat16_behind(digits, tmp_path):
@@ -316,3 +316,4 @@ def test_a_teacher_wants_standardized_pixels_and_must_exist(digits, tmp_path):
     with pytest.raises(ValueError, match='expected standardized'): runs.settings('digits', 'tiny:pixels=raw', 1)
     with pytest.raises(ValueError, match="no pretrained network 'nobody': expected one of"):
         runs.train('digits', 'mlp', epochs=1, teacher='nobody', out=tmp_path/'run')
+    assert not (tmp_path/'run').exists()
