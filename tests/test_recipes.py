@@ -14,7 +14,7 @@ from mnist_fastai.runs import settings
 
 parameters = dict(simple_cnn=108_922, two_conv=30_840, one_conv=18_820, classic_cnn=225_034, batchnorm_cnn=225_258,
                   conv_dense=693_962, mlp=109_386, fast_cnn=25_802, strong_cnn=237_946, best_cnn=461_306,
-                  tiny_cnn=4_266, micro_cnn=678)
+                  tiny_cnn=4_266, micro_cnn=697)
 
 
 def test_every_network_has_its_count_and_is_sequential():
