@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHONWARNINGS ?= ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare data bench test lint export stories readme constraints clean
+.PHONY: help install train compare data bench test test-full lint export stories readme constraints clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: .venv/installed  ## check the style
 test: .venv/installed lint  ## run every test and every quick notebook
 	$(BIN)/pytest
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
+
+test-full: export FULL = 1
+test-full: test  ## the same, and more of what chance decides
 
 export: .venv/installed  ## notebooks to modules, notebooks clean
 	$(BIN)/nbdev-export

@@ -89,8 +89,7 @@ def get_recipe(
     "A recipe by name, changed where a field is given; `ValueError` if there is no such, or it has no such field"
     (base, *pairs), given = name.split(':'), {k: v for k, v in locals().items() if k != 'name' and v is not None}
     if base not in recipes: raise ValueError(f"there is no recipe '{base}': expected one of {', '.join(recipes)}")
-    found = AttrDict(recipes[base])
-    for field, value in (changes(pairs) | given).items():
-        if found[field] is None: raise ValueError(f"{base} is fitted in one piece: it has no {field}")
-        found[field] = value
-    return found
+    found, new = recipes[base], changes(pairs) | given
+    if wrong := [k for k in new if found[k] is None]:
+        raise ValueError(f"{base} is fitted in one piece: it has no {wrong[0]}")
+    return AttrDict(found | new)

@@ -12,6 +12,7 @@ home = tempfile.TemporaryDirectory(prefix='mnist_fastai_tests_')
 os.environ['FASTAI_HOME'] = home.name
 os.environ['MPLBACKEND'] = 'Agg'
 
+full = 'FULL' in os.environ  # `make test-full`: more of what chance decides
 has_mnist = (users_data/'mnist_png'/'testing'/'9').is_dir()
 if has_mnist:
     (Path(home.name)/'data').mkdir()

@@ -295,9 +295,10 @@ def test_the_habits_of_a_recipe_reach_its_training(digits, tmp_path, monkeypatch
     monkeypatch.setattr(Learner, 'add_cb', lambda self, cb, add=Learner.add_cb: used.append(cb) or add(self, cb))
     run = runs.train('digits', 'mlp', epochs=2, ema=.9, plain=1, precision='bfloat16', augment='affine',
                      mix='cutmix', teacher='strong', out=tmp_path/'run')
-    assert {type(o).__name__ for o in used} >= {'EMA', 'PlainEnd', 'BFloat16', 'CutMix', 'Distill'}
+    habits = {'EMA', 'PlainEnd', 'BFloat16', 'CutMix', 'Distill'}
+    assert {type(o).__name__ for o in used} >= habits
     assert next(run.learn.model.parameters()).dtype == torch.float32
-    assert not {'EMA', 'PlainEnd', 'BFloat16', 'CutMix', 'Distill'} & {type(o).__name__ for o in runs.load_run(run.path).cbs}
+    assert not habits & {type(o).__name__ for o in runs.load_run(run.path).cbs}
 
 
 def test_an_interrupted_training_leaves_no_bfloat16_behind(digits, tmp_path):
