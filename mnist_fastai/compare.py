@@ -27,8 +27,8 @@ import mnist_fastai
 from .data import check_numbers, describe, live, mnist_path, whole_file
 from .interpret import stress_accuracy
 from mnist_fastai.runs import (
-    check_tracker, environment, markdown_rows, read_json, run_config, same_tomorrow, save_plot, settings, share,
-    write_json
+    check_tracker, environment, markdown_rows, predictions, read_json, run_config, same_tomorrow, save_plot, settings,
+    share, write_json
 )
 
 # %% ../nbs/06_compare.ipynb #a54d6e43
@@ -252,14 +252,6 @@ def mcnemar(
     "McNemar's exact test: how likely so unequal a count is if both are equally good"
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     return stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.
-
-# %% ../nbs/06_compare.ipynb #3c004832
-def predictions(
-    folder:str|Path, # Of a run
-    part:str='test' # test or valid
-) -> tuple: # (probabilities n x 10, labels n)
-    "What a run said of the images, in the order of the files"
-    with np.load(Path(folder)/'predictions.npz') as f: return f[f'{part}_probs'], f[f'{part}_labels']
 
 # %% ../nbs/06_compare.ipynb #a8c1eb23
 def correct(

@@ -325,8 +325,9 @@ def from_idx(
 
 # %% ../nbs/00_data.ipynb #a3b6216d
 def read_csv(
-    file:Path # Kaggle's `train.csv`
-) -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
+    file:Path, # Kaggle's `train.csv`, or its `test.csv`
+    labelled:bool=True # Does it begin with the labels?
+) -> tuple: # (`uint8` images n x 28 x 28, `int` labels n, or None)
     "Read a Digit Recognizer CSV; `ValueError` with the line of the first bad value"
     import pandas as pd
     try:
@@ -334,18 +335,19 @@ def read_csv(
             warnings.simplefilter('error', pd.errors.ParserWarning)
             df = pd.read_csv(file, low_memory=False, index_col=False, skip_blank_lines=False)
     except (ValueError, pd.errors.ParserWarning) as e: raise ValueError(f'{file} is not a CSV file: {e}') from None
-    names = ['label', *(f'pixel{i}' for i in range(784))]
+    names = [*['label']*labelled, *(f'pixel{i}' for i in range(784))]
     if list(df.columns) != names:
         raise ValueError(f'{file} has {len(df.columns)} columns, the first is {str(df.columns[0])[:20]!r}; '
-                         "expected Kaggle's label, pixel0, ..., pixel783")
+                         f"expected Kaggle's {'label, '*labelled}pixel0, ..., pixel783")
     values = df.apply(pd.to_numeric, errors='coerce').to_numpy(float)
-    top = np.array([9] + [255]*784)
+    top = np.array([9]*labelled + [255]*784)
     bad = np.argwhere(~((values >= 0) & (values <= top) & (values == np.round(values))))
     if len(bad):
         row, col = bad[0]
         raise ValueError(f'{file}, line {row + 2}: {names[col]} is {df.iat[row, col]}; '
                          f'expected a whole number from 0 to {top[col]}')
-    return values[:, 1:].astype(np.uint8).reshape(-1, 28, 28), values[:, 0].astype(int)
+    images = values[:, int(labelled):].astype(np.uint8).reshape(-1, 28, 28)
+    return images, values[:, 0].astype(int) if labelled else None
 
 # %% ../nbs/00_data.ipynb #1748386a
 def from_csv(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['archs', 'n_params', 'multiply_adds', 'layer_table', 'simple_cnn', 'two_conv', 'one_conv', 'classic_cnn',
-           'batchnorm_cnn', 'conv_dense', 'fast_cnn', 'Deskew', 'strong_cnn', 'best_cnn', 'tiny_cnn', 'micro_cnn',
-           'mlp', 'Estimator', 'linear', 'knn', 'svm']
+           'batchnorm_cnn', 'conv_dense', 'fast_cnn', 'Deskew', 'strong_cnn', 'tiny_cnn', 'micro_cnn', 'mlp',
+           'Estimator', 'linear', 'knn', 'svm']
 
 # %% ../nbs/02_models.ipynb #ba77445b
 import math
@@ -180,22 +180,13 @@ class Deskew(nn.Module):
 
 # %% ../nbs/02_models.ipynb #ecb82e94
 def strong_cnn(
-    n_out:int=10, # Classes
-    widths:tuple=(16, 64, 96) # Maps at 26x26, 12x12 and 6x6
-) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
-    "Deskewed digits and six convolutions at three sizes"
-    a, b, c = widths
-    return nn.Sequential(Deskew(), *conv_bn(1, a), *conv_bn(a, b, 4, 2), *conv_bn(b, b, padding=1),
-                         *conv_bn(b, b, padding=1), nn.MaxPool2d(2), *conv_bn(b, c, padding=1),
-                         *conv_bn(c, c, padding=1), nn.MaxPool2d(2), nn.Dropout(.3), nn.Flatten(),
-                         nn.Linear(9*c, n_out))
-
-# %% ../nbs/02_models.ipynb #7613622a
-def best_cnn(
     n_out:int=10 # Classes
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
-    "`strong_cnn` with more maps"
-    return strong_cnn(n_out, (16, 96, 128))
+    "Deskewed digits and six convolutions at three sizes"
+    return nn.Sequential(Deskew(), *conv_bn(1, 16), *conv_bn(16, 64, 4, 2), *conv_bn(64, 64, padding=1),
+                         *conv_bn(64, 64, padding=1), nn.MaxPool2d(2), *conv_bn(64, 96, padding=1),
+                         *conv_bn(96, 96, padding=1), nn.MaxPool2d(2), nn.Dropout(.3), nn.Flatten(),
+                         nn.Linear(9*96, n_out))
 
 # %% ../nbs/02_models.ipynb #533816bf
 def separable(
@@ -269,7 +260,7 @@ def svm() -> Estimator: return Estimator(SVC(C=5, gamma=.002, break_ties=True, c
 
 # %% ../nbs/02_models.ipynb #81489ca7
 archs = {f.__name__: f for f in (simple_cnn, two_conv, one_conv, classic_cnn, batchnorm_cnn, conv_dense, fast_cnn,
-                                strong_cnn, best_cnn, tiny_cnn, micro_cnn, mlp)}
+                                strong_cnn, tiny_cnn, micro_cnn, mlp)}
 
 # %% ../nbs/02_models.ipynb #0b3adb43
 estimators = {f.__name__: f for f in (linear, knn, svm)}

@@ -25,6 +25,7 @@ from fastai.learner import Learner, load_learner
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
 from fastcore.all import AttrDict, ContextManagers, delegates
+from safetensors.torch import save
 from scipy.stats import binomtest
 from torch import nn
 
@@ -327,9 +328,12 @@ def export(
     learn:Learner, # Trained; its path is the run directory
     name:str='learner.pkl' # The file in it
 ):
-    "`Learner.export`, whole or not at all"
+    "`Learner.export`, and of a network its weights alone as `weights.safetensors`; whole or not at all"
     learn.export(f'.{name}')
     (learn.path/f'.{name}').rename(learn.path/name)
+    if isinstance(learn.model, Estimator): return
+    with whole_file(learn.path/'weights.safetensors') as f:
+        f.write(save({k: v.cpu().contiguous() for k, v in learn.model.state_dict().items()}))
 
 # %% ../nbs/05_runs.ipynb #2a9f1380
 def evaluate(
@@ -346,6 +350,14 @@ def evaluate(
     name = dataset_name(path, dict(training=training_hash, testing=split_hash(path/'testing')))
     save_plot(learn.path/'predictions.png', plot_predictions(dl, probs, targs, f'{name} test digits'))
     return dict(dataset=name, valid=valid, test=test)
+
+# %% ../nbs/05_runs.ipynb #35e2c9f8
+def predictions(
+    folder:str|Path, # Of a run
+    part:str='test' # test or valid
+) -> tuple: # (probabilities n x 10, labels n)
+    "What a run said of the images, in the order of the files"
+    with np.load(Path(folder)/'predictions.npz') as f: return f[f'{part}_probs'], f[f'{part}_labels']
 
 # %% ../nbs/05_runs.ipynb #1990de75
 def settings(
@@ -460,10 +472,10 @@ def find_run(
 
 # %% ../nbs/05_runs.ipynb #b87f4c03
 def load_run(
-    run:str|Path=None # As `find_run` takes it
+    run:str|Path=None # As `find_run` takes it, or a `.pkl`
 ) -> Learner: # On the CPU, ready for `predict`
     "The exported learner of a run. A `.pkl` is code: load only your own"
-    file = find_run(run)/'learner.pkl'
+    file = Path(run).expanduser() if str(run).endswith('.pkl') else find_run(run)/'learner.pkl'
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')

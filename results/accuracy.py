@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mnist_fastai.compare import choose_members, ensemble, predictions, read_trials
+from mnist_fastai.compare import choose_members, ensemble, read_trials
 from mnist_fastai.data import image_files, mnist_path
-from mnist_fastai.runs import environment, write_json
+from mnist_fastai.runs import environment, predictions, write_json
 
 here = Path(__file__).parent
 

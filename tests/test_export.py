@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import mnist_fastai
 from mnist_fastai.data import mnist_dls, mnist_test_dl
-from mnist_fastai.export import export_weights, load_pretrained, load_weights
+from mnist_fastai.export import export_weights, load_pretrained, load_weights, temperature
 from mnist_fastai.learner import mnist_learner
 from mnist_fastai.models import n_params
 from mnist_fastai.runs import train
@@ -36,7 +36,7 @@ def scores(model, x):
 
 
 def test_weights_and_onnx_say_what_the_learner_says(run, files):
-    assert [o.name for o in files] == ['mine.safetensors', 'mine.onnx', 'mine.json']
+    assert [o.name for o in files] == ['mine.safetensors', 'mine.onnx', 'mine.json', 'mine.md', 'mine.pkl']
     model, session = load_weights(files[0]), ort.InferenceSession(files[1])
     for n in (1, 7):
         x = torch.randn(n, 1, 28, 28)
@@ -52,7 +52,27 @@ def test_the_json_says_where_the_weights_are_from(run, files):
     assert about['metrics'] == json.loads((run/'metrics.json').read_text())
     assert about['command'] == 'mnist-train --data digits --recipe simple --epochs 2 --seed 3'
     assert len(about['data']['sha256']) == 64
+    assert about['onnx_sha256'] == hashlib.sha256(files[1].read_bytes()).hexdigest()
     assert 'torch' in about['environment']['packages'] and str(Path.home()) not in files[2].read_text()
+    assert b'site-packages' not in files[1].read_bytes()
+
+
+def test_the_card_says_how_good_it_is_and_whose_data_it_knows(run, files):
+    card, metrics = files[3].read_text(), json.loads((run/'metrics.json').read_text())
+    low, high = metrics['test']['interval']
+    assert f"{metrics['test']['accuracy']:.2%} (95% interval {100*low:.2f} to {100*high:.2f}, 360 digits)" in card
+    assert 'CC BY 4.0' in card and 'mnist-train --data digits' in card and 'What it cannot do' in card
+
+
+def test_a_temperature_makes_probabilities_honest(tmp_path):
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.normal(0, 2, (20_000, 10)))
+    labels = torch.multinomial(scores.softmax(1), 1)[:, 0].numpy()  # so these probabilities are right
+    for factor in (.5, 1, 3):
+        np.savez(tmp_path/'predictions.npz', valid_probs=(scores*factor).softmax(1), valid_labels=labels)
+        assert temperature(tmp_path) == pytest.approx(factor, rel=.05)
+    np.savez(tmp_path/'predictions.npz', valid_probs=scores[:0], valid_labels=labels[:0])
+    assert temperature(tmp_path) == 1
 
 
 def test_a_run_that_was_chosen_on_validation_is_named_and_is_of_the_same_recipe(run, digits, tmp_path):

@@ -53,6 +53,7 @@ def test_notebooks_keep_the_house_style(notebook):
         assert source.count('\n') <= 25, f'too long a cell:\n{source}'
         assert max(map(len, source.split('\n'))) <= 120, f'too long a line:\n{source}'
     assert notebook.stat().st_size < 300_000
+    assert 'site-packages' not in notebook.read_text(), 'a path of the machine that ran it'
     assert not any(o.get('output_type') == 'error' for c in cells for o in c.get('outputs', []))
 
 

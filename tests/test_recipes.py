@@ -13,7 +13,7 @@ from mnist_fastai.recipes import get_recipe, recipes
 from mnist_fastai.runs import settings
 
 parameters = dict(simple_cnn=108_922, two_conv=30_840, one_conv=18_820, classic_cnn=225_034, batchnorm_cnn=225_258,
-                  conv_dense=693_962, mlp=109_386, fast_cnn=25_802, strong_cnn=237_946, best_cnn=461_306,
+                  conv_dense=693_962, mlp=109_386, fast_cnn=25_802, strong_cnn=237_946,
                   tiny_cnn=4_266, micro_cnn=697)
 
 

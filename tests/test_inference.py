@@ -1,0 +1,246 @@
+"""Any picture in, digits out: without PyTorch, and without running what a file brings along."""
+import csv
+import hashlib
+import io
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pages
+import pytest
+from conftest import run_command
+from PIL import Image
+from torch import nn
+
+from mnist_fastai.export import export_weights, onnx_bytes
+from mnist_fastai.inference import Predictor, draw_predictions, read_digits
+from mnist_fastai.runs import train
+
+
+@pytest.fixture(scope='module')
+def run(digits, tmp_path_factory): return train('digits', epochs=2, out=tmp_path_factory.mktemp('run')/'run').path
+
+
+@pytest.fixture
+def bundle(run, tmp_path):
+    "The files of a run elsewhere, by their suffix"
+    return {o.suffix: o for o in export_weights(run, tmp_path/'mine')}
+
+
+@pytest.fixture(scope='module')
+def best(): return Predictor()
+
+
+def drawn(digit, seed=0): return pages.drawn(np.random.default_rng(seed), digit)
+
+
+def page(text='314159\n2653', kind='shadow', seed=0):
+    "A photo of these digits, drawn"
+    rng = np.random.default_rng(seed)
+    lines = [[pages.drawn(rng, int(o), 112) for o in line] for line in text.splitlines()]
+    return pages.photo(rng, pages.written(rng, lines, gap=(.3, .6))[0], kind)
+
+
+def png(image):
+    image.save(file := io.BytesIO(), 'png')
+    return file.getvalue()
+
+
+def test_drawn_digits_are_read(best):
+    found = best.predict_batch([drawn(i % 10, i) for i in range(50)])
+    assert sum(o.digit == i % 10 for i, o in enumerate(found)) >= 48
+    for o in found: assert o.probs.shape == (10,) and o.probs.sum() == pytest.approx(1) and o.prob == o.probs.max()
+
+
+def test_a_page_is_read_line_by_line(best):
+    lines = best.read(page())
+    assert [o.text for o in lines] == ['314159', '2653']
+    for line in lines:
+        assert [str(o.digit) for o in line.digits] == [*line.text]
+        assert all(a.box[0] < b.box[0] for a, b in zip(line.digits, line.digits[1:]))
+    assert [o.text for o in read_digits(page(), 'tiny')] == ['314159', '2653']
+
+
+def test_the_answer_for_one_is_the_answer_among_many(best):
+    images = [drawn(i) for i in range(10)]*60  # more than are computed at once
+    many = best.predict_batch(images)
+    np.testing.assert_allclose([o.probs for o in many[:10]], [best.predict(o).probs for o in images[:10]], atol=1e-5)
+    assert [o.digit for o in many] == [o.digit for o in many[:10]]*60
+    assert best.predict_batch([]) == [] and best.probs(np.zeros((0, 28, 28))).shape == (0, 10)
+
+
+def test_what_is_not_sure_is_rejected():
+    grain = np.random.default_rng(0).normal(size=(60, 60))
+    scribble = (np.pad(pages.gaussian_filter(grain, 4) > .05, 40)*255).astype(np.uint8)
+    for least, rejected in ((0., False), (.99, True)):
+        reader = Predictor(reject_below=least)
+        assert (reader.predict(scribble).digit is None) == rejected
+        assert reader.predict(drawn(3)).digit == 3
+    with pytest.raises(ValueError, match='no probability'): Predictor(reject_below=95)
+
+
+def test_every_form_says_what_the_learner_says(bundle, run, tmp_path):
+    x = np.random.default_rng(0).normal(size=(5, 1, 28, 28)).astype(np.float32)
+    np.save(tmp_path/'x.npy', x)
+    ways = {
+        '.onnx': 'from mnist_fastai.inference import Predictor; p = Predictor({0!r}); y = p.scores(x)',
+        '.pkl': 'from mnist_fastai.inference import Predictor; p = Predictor({0!r}, trust=True); y = p.scores(x)',
+        '.safetensors': 'import torch; from mnist_fastai.export import load_weights\n'
+                        'with torch.no_grad(): y = load_weights({0!r})(torch.from_numpy(x)).numpy()'}
+    from fastai.learner import load_learner
+    import torch
+    with torch.no_grad(): known = load_learner(run/'learner.pkl').model.eval()(torch.from_numpy(x)).numpy()
+    for suffix, way in ways.items():
+        code = f'import numpy as np; x = np.load("x.npy")\n{way.format(str(bundle[suffix]))}\nnp.save("y.npy", y)'
+        done = run_command('python', code, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(np.load(tmp_path/'y.npy'), known, atol=1e-5)
+
+
+def test_a_run_is_read_from_its_folder_and_from_any_of_its_files(run, bundle):
+    image = drawn(5)
+    probs = Predictor(run).predict(image).probs
+    for o in ('.onnx', '.safetensors', '.json', '.md'):
+        np.testing.assert_allclose(Predictor(bundle[o]).predict(image).probs, probs, atol=1e-6)
+
+
+def test_it_imports_neither_torch_nor_fastai(sh, tmp_path):
+    Image.fromarray(drawn(4)).save(tmp_path/'four.png')
+    code = '''
+import sys
+from mnist_fastai.inference import Predictor
+digit = Predictor().predict("four.png").digit
+print(digit, {"torch", "fastai", "pandas", "matplotlib"} & set(sys.modules))'''
+    assert sh('python', code).stdout == '4 set()\n'
+
+
+refused = {
+    'another':           (lambda b: b.write_bytes(b.read_bytes() + b' '), 'is not the file that its JSON is about'),
+    'truncated':         (lambda b: b.write_bytes(b.read_bytes()[:5000]), 'is not the file that its JSON is about'),
+    'seven classes':     (lambda b: other(b, nn.Sequential(nn.Flatten(), nn.Linear(784, 7))), 'n x 10 scores'),
+    'a flat input':      (lambda b: other(b, nn.Linear(28, 10)), 'n x 10 scores'),
+    'no metadata':       (lambda b: other(b, Ten(), temperature=None), 'is no model from mnist-export'),
+    'odd metadata':      (lambda b: other(b, Ten(), std=0.), 'metadata that make no sense'),
+    'NaN in metadata':   (lambda b: other(b, Ten(), mean=float('nan')), 'metadata that make no sense'),
+    'no model':          (lambda b: alone(b, b'hello'), 'is no model from mnist-export'),
+    'nothing':           (lambda b: alone(b, b''), 'is no model from mnist-export'),
+    'a broken JSON':     (lambda b: b.with_suffix('.json').write_text('{'), 'is damaged'),
+    'a JSON of nothing': (lambda b: b.with_suffix('.json').write_text('[]'), 'is damaged')}
+
+
+def Ten(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+
+def alone(file, content):
+    file.write_bytes(content)
+    file.with_suffix('.json').unlink()
+
+
+def other(file, model, **changes):
+    known = {k: v for k, v in (dict(mean=.1, std=.3, temperature=1.) | changes).items() if v is not None}
+    alone(file, onnx_bytes(model, **known))
+
+
+@pytest.mark.parametrize('what', refused)
+def test_what_is_no_bundle_of_ours_is_refused(what, bundle):
+    spoil, said = refused[what]
+    spoil(bundle['.onnx'])
+    with pytest.raises(ValueError, match=said) as e: Predictor(bundle['.onnx'])
+    assert '\n' not in str(e.value)
+
+
+def test_no_default_path_runs_a_pickle(run, bundle, tmp_path, monkeypatch):
+    class Bad:
+        def __reduce__(self): return Path.touch, (tmp_path/'it ran',)
+
+    bad = pickle.dumps(Bad())
+    (tmp_path/'bad.pkl').write_bytes(bad)
+    with pytest.raises(ValueError, match='can run any code.*--trust'): Predictor(tmp_path/'bad.pkl')
+    monkeypatch.chdir(tmp_path)
+    for name in ('bad.onnx', 'bad.safetensors', 'bad.json'):
+        (tmp_path/name).write_bytes(bad)
+        with pytest.raises((ValueError, FileNotFoundError)): Predictor(tmp_path/name)
+    for suffix in ('.onnx', '.safetensors'):
+        bundle[suffix].write_bytes(bad)
+        about = json.loads(bundle['.json'].read_text())
+        key = 'onnx_sha256' if suffix == '.onnx' else 'sha256'
+        bundle['.json'].write_text(json.dumps(about | {key: hashlib.sha256(bad).hexdigest()}))
+    with pytest.raises(ValueError): Predictor(bundle['.onnx'])
+    (run/'learner.pkl').rename(tmp_path/'good.pkl')
+    try:
+        (run/'learner.pkl').write_bytes(bad)
+        assert Predictor(run).predict(drawn(1)).prob > 0
+        export_weights(run, tmp_path/'again')
+        with pytest.raises(ValueError): read_digits(page(), run/'learner.pkl')
+    finally: (tmp_path/'good.pkl').replace(run/'learner.pkl')
+    assert not (tmp_path/'it ran').exists()
+    with pytest.raises(ValueError): Predictor(tmp_path/'bad.pkl', trust=True)  # it is no learner, but it was trusted
+    assert (tmp_path/'it ran').exists()
+
+
+def test_a_picture_of_it_can_be_drawn(best, tmp_path):
+    found = [(image, [o for line in best.read(image) for o in line.digits], 'page') for image in (page(), page(seed=1))]
+    draw_predictions(found).savefig(tmp_path/'drawn.png')
+    assert Image.open(tmp_path/'drawn.png').width > 800
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for i in (3, 8): Image.fromarray(drawn(i)).save(tmp_path/f'{i}.png')
+    (tmp_path/'note.txt').write_text('hello')
+    page().save(tmp_path/'page.jpg')
+    return tmp_path
+
+
+def test_predict_prints_a_table_json_or_csv(pictures, sh):
+    table = sh('mnist-predict', '3.png', '8.png', '--top', 2, '--show', 'seen.png')
+    assert table.returncode == 0, table.stderr
+    assert [o.split()[:2] for o in table.stdout.splitlines()] == [['3.png', '3'], ['8.png', '8']]
+    assert all(len(o.split()) == 5 for o in table.stdout.splitlines())
+    assert Image.open(pictures/'seen.png').height > 300
+    rows = json.loads(sh('mnist-predict', '3.png', '8.png', '--json').stdout)
+    assert [(o['file'], o['digit'], o['probability'] > .5) for o in rows] == [('3.png', 3, True), ('8.png', 8, True)]
+    rows = [*csv.DictReader(sh('mnist-predict', '3.png', '8.png', '--csv').stdout.splitlines())]
+    assert [(o['file'], o['digit']) for o in rows] == [('3.png', '3'), ('8.png', '8')]
+
+
+def test_a_bad_picture_does_not_keep_the_others_from_being_read(pictures, sh):
+    done = sh('mnist-predict', '3.png', 'note.txt', 'none.png', '8.png')
+    assert done.returncode == 1
+    assert [o.split()[1] for o in done.stdout.splitlines()] == ['3', '8']
+    assert [o.split(':')[0] for o in done.stderr.splitlines()] == ['note.txt', 'none.png', 'mnist-predict']
+    assert '2 of 4 pictures could not be read' in done.stderr
+
+
+def test_standard_input_is_a_picture_too(pictures):
+    import subprocess
+    import sys
+    exe = Path(sys.executable).parent/'mnist-predict'
+    done = subprocess.run([exe, '-'], input=png(Image.fromarray(drawn(7))), capture_output=True, timeout=60)
+    assert done.stdout.split()[:2] == [b'-', b'7'], done.stderr
+
+
+def test_read_prints_the_lines_of_a_page(pictures, sh):
+    done = sh('mnist-read', 'page.jpg', '--show', 'seen.png')
+    assert done.stdout == '314159\n2653\n', done.stderr
+    assert (pictures/'seen.png').exists()
+    [found] = json.loads(sh('mnist-read', 'page.jpg', '--json').stdout)
+    assert [o['text'] for o in found['lines']] == ['314159', '2653']
+    assert all(len(o['box']) == 4 and 0 <= o['probability'] <= 1 for o in found['lines'][0]['digits'])
+
+
+def test_kaggles_test_file_becomes_a_submission(tmp_path, sh, best):
+    from mnist_fastai.images import to_mnist
+    known = [to_mnist(drawn(i)) for i in range(10)]
+    head = ','.join(f'pixel{i}' for i in range(784))
+    rows = [','.join(map(str, o.ravel())) for o in known]
+    (tmp_path/'test.csv').write_text('\n'.join([head, *rows]) + '\n')
+    done = sh('mnist-kaggle', 'test.csv', 'submission.csv')
+    assert done.returncode == 0, done.stderr
+    answers = ''.join(f'{i + 1},{o.digit}\n' for i, o in enumerate(best.predict_batch(known)))
+    assert (tmp_path/'submission.csv').read_text() == 'ImageId,Label\n' + answers
+    (tmp_path/'test.csv').write_text('\n'.join([head, rows[0], rows[1].replace('0', '300', 1)]) + '\n')
+    done = sh('mnist-kaggle', 'test.csv', 'other.csv')
+    assert done.returncode == 1 and 'line 3: pixel0 is 300' in done.stderr
+    assert not (tmp_path/'other.csv').exists()
