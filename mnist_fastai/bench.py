@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['bench', 'bench_table', 'bench_augment', 'augment_table', 'bench_overhead', 'overhead_table', 'bench_race',
-           'race_table', 'bench_scale', 'scale_table', 'plot_scale']
+           'race_table', 'bench_scale', 'scale_table', 'plot_scale', 'bench_inference', 'inference_table']
 
 # %% ../nbs/11_bench.ipynb #2d2d2adb
-import io, multiprocessing, re, shutil, statistics, sys, time
+import io, multiprocessing, re, shutil, statistics, subprocess, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from functools import partial
@@ -27,6 +27,7 @@ from fastai.torch_core import set_seed
 from fastai.vision.core import PILImageBW, TensorImageBW
 from fastai.vision.data import ImageBlock
 from fasttransform import Pipeline
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -36,6 +37,8 @@ from mnist_fastai.data import (
     _decoded, as_tensors, check_numbers, decode_images, decoded, describe, image_files, mnist_dls, mnist_path,
     mnist_stats, mnist_test_dl, split_names, stratified_splitter, write_pngs
 )
+from .export import load_pretrained
+from .inference import Predictor
 from .learner import build_model, keep_memory, mnist_learner
 from .runs import environment, fit, markdown_rows, recipe_learner, score, seeded_dls, settings
 
@@ -513,3 +516,63 @@ def plot_scale(
     left.set_title(f"{result['dataset']} and deformed copies")
     right.set_title('Peak memory of the process')
     return fig
+
+# %% ../nbs/11_bench.ipynb #3f5cf370
+def large_photo(
+    digit:torch.Tensor, # `uint8` 28 x 28
+    size:tuple=(4000, 3000) # Width and height
+) -> bytes: # A JPEG
+    "A camera's picture of a digit on paper"
+    paper = Image.new('L', size, 225)
+    ink = Image.fromarray(255 - digit.numpy()).resize((size[1]//2, size[1]//2)).point(lambda o: o*225//255)
+    paper.paste(ink, (size[0]//4, size[1]//4))
+    paper.save(file := io.BytesIO(), 'jpeg', quality=90)
+    return file.getvalue()
+
+# %% ../nbs/11_bench.ipynb #00e21535
+def whole_command(
+    picture:bytes, # A PNG
+    runs:int # How often
+) -> float: # Milliseconds, the median
+    "`mnist-predict` from the shell's start to its end"
+    command, spent = Path(sys.executable).parent/'mnist-predict', []
+    with TemporaryDirectory() as tmp:
+        (file := Path(tmp)/'digit.png').write_bytes(picture)
+        for _ in range(runs + 1):
+            start = time.perf_counter()
+            subprocess.run([command, file], check=True, capture_output=True)
+            spent.append(1000*(time.perf_counter() - start))
+    return statistics.median(spent[1:])  # the first one warms up
+
+# %% ../nbs/11_bench.ipynb #acd6151d
+def bench_inference(
+    data:str='auto', # As `mnist_path` takes it
+    runs:int=5, # Of the long ones; the short ones are done a hundred times as often
+    threads:int=None, # Threads of PyTorch and ONNX Runtime, default as they choose
+    model:str='best' # A network of the package
+) -> dict: # Settings, environment, and milliseconds of each
+    "Time reading, from one image to ten thousand and to a whole command"
+    check_numbers(runs=(runs, 1))
+    use_threads(threads)
+    dls = mnist_dls(mnist_path(data))
+    reader, learn = Predictor(model, threads=threads or 0), mnist_learner(dls, load_pretrained(model))
+    file, images = dls.valid_ds.items[0], dls.train.store()[0]
+    digit, many = images[0].numpy(), images[torch.arange(10_000) % len(images)].numpy()
+    short = timed({'`Predictor.predict`, an array of 28 x 28': lambda: reader.predict(digit),
+                   '`Predictor.predict`, the path of a PNG of 28 x 28': lambda: reader.predict(file)}, 100*runs)
+    photo = large_photo(images[0])
+    with learn.no_bar(): fastais = timed({'`Learner.predict`, the same path': lambda: learn.predict(file)}, 10*runs)
+    long = timed({'`Predictor.predict`, a JPEG of 12 megapixels': lambda: reader.predict(photo),
+                  '`Predictor.predict_batch`, 10,000 arrays': lambda: reader.predict_batch(many)}, runs)
+    command = {'`mnist-predict` on one picture, the whole process': whole_command(Path(file).read_bytes(), runs)}
+    return dict(dataset=describe(dls.path)['name'], model=model, runs=runs,
+                milliseconds={**short, **fastais, **long, **command}, **environment())
+
+# %% ../nbs/11_bench.ipynb #85fc9dfa
+def inference_table(
+    result:dict # From `bench_inference`
+) -> str: # Markdown
+    "What reading takes, as a table"
+    rows = [[name, f'{ms:.2f} ms' if ms < 100 else f'{ms/1000:.2f} s'] for name, ms in result['milliseconds'].items()]
+    return (f"{markdown_rows([f'''reading with `{result['model']}`''', 'median'], rows)}\n\n{result['dataset']}, "
+            f"{where(result)}")

@@ -283,7 +283,7 @@ def mnist_bench(
     epochs:int=1, # Epochs a run
     runs:int=3, # Runs of each way
     threads:int=None, # Threads of PyTorch, default as it chooses
-    what:str='epoch', # epoch, overhead, race (time to 99%), scale (first use, more and more images) or augment
+    what:str='epoch', # epoch, overhead, race (time to 99%), scale (more and more images), augment or inference
     out:str=None # A JSON file to write
 ):
     "Time an epoch beside plain fastai and a bare PyTorch loop, or something else"
@@ -294,7 +294,8 @@ def mnist_bench(
                 overhead=(lambda: b.bench_overhead(data, runs, threads), b.overhead_table),
                 race=(lambda: b.bench_race(data, runs, threads), b.race_table),
                 scale=(lambda: b.bench_scale(data, threads=threads), b.scale_table),
-                augment=(lambda: b.bench_augment(data, arch, bs, threads), b.augment_table))
+                augment=(lambda: b.bench_augment(data, arch, bs, threads), b.augment_table),
+                inference=(lambda: b.bench_inference(data, runs, threads), b.inference_table))
     measure, table = pick('benchmark', what, ways)
     print('\n' + table(result := measure()))
     if out: write_json(out, result)

@@ -59,7 +59,7 @@ def open_image(
 ) -> Image.Image: # Not yet decoded, if it is a file
     "Open a picture; `FileNotFoundError` or `ValueError` if there is none"
     if isinstance(source, (bytes, bytearray, memoryview)): source = io.BytesIO(source)
-    if isinstance(source, Image.Image): image = source
+    if isinstance(source, Image.Image): image = source.copy()
     elif isinstance(source, (str, Path)) or hasattr(source, 'read'): image = open_file(source)
     else: image = from_array(source)
     if image.width*image.height <= most_pixels: return image
@@ -154,6 +154,7 @@ def noise_of(
     a:np.ndarray # Numbers, most of them noise around one value
 ) -> float: # Their standard deviation
     "From the median absolute deviation, so that ink does not count"
+    a = a.ravel()[::a.size//100_000 + 1]
     return 1.4826*float(np.median(np.abs(a - np.median(a))))
 
 # %% ../nbs/08_images.ipynb #5caa5273
@@ -224,9 +225,9 @@ def thin_lines(
     long = max(15, w//30)
     fat = ndimage.maximum_filter1d(mask.view(np.uint8), 3, axis=0)
     line = ndimage.maximum_filter1d(ndimage.minimum_filter1d(fat, long, axis=1), long, axis=1) > 0
+    if not line.any(): return line
     runs = run_lengths(line)
-    usual = np.median(runs[line]) if line.any() else 0
-    return line & (runs <= min(max(6, max(h, w)//60), 1.5*usual))
+    return line & (runs <= min(max(6, max(h, w)//60), 1.5*np.median(runs[line])))
 
 # %% ../nbs/08_images.ipynb #48c76afc
 def rules(
@@ -234,6 +235,7 @@ def rules(
 ) -> np.ndarray: # `bool` h x w
     "The pixels of rules from left to right"
     (h, w), line = mask.shape, thin_lines(mask)
+    if line.sum() < .3*w: return np.zeros_like(mask)
     joined = ndimage.maximum_filter1d(line.view(np.uint8), w//6 | 1, axis=1)
     parts, _ = ndimage.label(joined, np.ones((3, 3)))
     runs, near = run_lengths(mask), ndimage.maximum_filter1d(mask.view(np.uint8), 5, axis=0)
@@ -368,7 +370,8 @@ def cropped(
 # %% ../nbs/08_images.ipynb #ea3eb533
 def cut(
     ink:np.ndarray, # `float32` h x w: a piece, 0 to 1
-    size:float # Height of a digit
+    size:float, # Height of a digit
+    sure=None # From `uint8` n x 28 x 28 to how sure a reader is of each, 0 to 1; without, the shape alone decides
 ) -> list: # Of (left, top, ink): one digit, or more
     "Take apart what is too wide for a digit"
     h, w = ink.shape
@@ -382,7 +385,10 @@ def cut(
     left = np.arange(w) < path[:, None]
     two = [cropped(np.where(o, ink, 0), .25) for o in (left, ~left)]
     if any(o is None or len(o[2]) < part*size for o in two): return whole
-    return [(x + dx, y + dy, part) for x, y, half in two for dx, dy, part in cut(half, size)]
+    if sure:
+        one, *halves = sure(np.stack([as_mnist(o) for o in (ink, two[0][2], two[1][2])]))
+        if one > min(halves): return whole
+    return [(x + dx, y + dy, part) for x, y, half in two for dx, dy, part in cut(half, size, sure)]
 
 # %% ../nbs/08_images.ipynb #624b55ef
 def fitted(
@@ -438,14 +444,14 @@ def in_lines(
 
 # %% ../nbs/08_images.ipynb #bd52834a
 def already(
-    grey:np.ndarray # `float32` h x w
+    image:np.ndarray # h x w, `uint8` or `float32` 0 to 1
 ) -> np.ndarray|None: # `uint8` 28 x 28
     "The picture itself if it is in MNIST's format (or its negative)"
-    if grey.shape != (28, 28): return None
-    image = (grey*255).round().astype(np.uint8)
-    border = np.r_[image[0], image[-1], image[:, 0], image[:, -1]]
-    for found, paper in ((image, border), (255 - image, 255 - border)):
-        if np.mean(paper == 0) > .9 and found.max() > 127: return found
+    if image.shape != (28, 28): return None
+    if image.dtype != np.uint8: image = (image*255).round().astype(np.uint8)
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    if np.count_nonzero(border) < 12 and image.max() > 127: return image
+    if np.count_nonzero(255 - border) < 12 and image.min() < 128: return 255 - image
 
 # %% ../nbs/08_images.ipynb #997f751a
 def inked(
@@ -464,7 +470,8 @@ def inked(
 # %% ../nbs/08_images.ipynb #529e92f6
 def cut_out(
     grey:np.ndarray, # `float32` h x w, 0 to 1
-    cutting:bool=True # Take apart what is too wide?
+    cutting:bool=True, # Take apart what is too wide?
+    sure=None # As `cut` takes it
 ) -> tuple: # (list of `Digit`, height of a digit)
     "The digits of a picture; `ValueError` if there are none"
     ink, parts = inked(grey)
@@ -474,37 +481,46 @@ def cut_out(
     for (left, top, right, bottom), labels in pieces:
         mine = ndimage.binary_dilation(np.isin(parts[top:bottom, left:right], labels))
         piece = np.where(mine, ink[top:bottom, left:right].clip(0, 1), 0)
-        for x, y, part in cut(piece, size) if cutting else [(0, 0, piece)]:
+        for x, y, part in cut(piece, size, sure) if cutting else [(0, 0, piece)]:
             box = left + x, top + y, left + x + part.shape[1], top + y + part.shape[0]
             digits.append(Digit(box, as_mnist(part)))
     return digits, size
 
 # %% ../nbs/08_images.ipynb #c3af866f
-def placed(
-    digit:Digit, # Its box in pixels of what `upright` gives
-    scale:float # From there
-) -> Digit: # Its box in pixels of the picture
-    return digit._replace(box=tuple(round(int(n)*scale) for n in digit.box))
+def seen(
+    source, # As `open_image` takes it
+    **kwargs # To `cut_out`
+) -> tuple: # (list of `Digit`, in pixels of the picture; height of a digit)
+    "The digits of a picture, at a size where they can be read; `ValueError` if there are none"
+    def as_it_is(image): return [Digit((0, 0, 28, 28), image)], 28
+    if hasattr(source, 'read'): source = source.read()
+    quick = isinstance(source, np.ndarray) and source.dtype == np.uint8
+    if quick and (image := already(source)) is not None: return as_it_is(image)
+    for side, enough in (1000, 24), (2800, 0):
+        grey, scale = upright(source, side)
+        if (image := already(grey)) is not None: return as_it_is(image)
+        try: digits, size = cut_out(grey, **kwargs)
+        except ValueError:
+            if not enough or scale == 1: raise
+            continue
+        if size >= enough or scale == 1: break
+    return [o._replace(box=tuple(round(int(n)*scale) for n in o.box)) for o in digits], size*scale
 
 # %% ../nbs/08_images.ipynb #ff375987
 def find_digits(
-    source # A picture: path, bytes, PIL image, or array (h x w, h x w x 3 or h x w x 4)
+    source, # A picture: path, bytes, PIL image, or array (h x w, h x w x 3 or h x w x 4)
+    sure=None # From `uint8` n x 28 x 28 to how sure a reader is of each, 0 to 1: is something wide one digit, or two?
 ) -> list: # Lines, top to bottom, of `Digit`: its box in pixels of the picture, its image (`uint8` 28 x 28, light on 0)
     "All digits of a picture, in reading order; `ValueError` if it is no picture or without ink"
-    grey, scale = upright(source, 1400)
-    if (image := already(grey)) is not None: return [[Digit((0, 0, 28, 28), image)]]
-    digits, size = cut_out(grey)
-    return [[placed(o, scale) for o in line] for line in in_lines(digits, size)]
+    return in_lines(*seen(source, sure=sure))
 
 # %% ../nbs/08_images.ipynb #b2ff208b
 def find_digit(
     source # A picture of one digit, as `find_digits` takes it; the largest if there are more
 ) -> Digit: # Its box in pixels of the picture, its image (`uint8` 28 x 28, light on 0)
     "The digit of a picture; `ValueError` if it is no picture or without ink"
-    grey, scale = upright(source, 1400)
-    if (image := already(grey)) is not None: return Digit((0, 0, 28, 28), image)
-    digits, _ = cut_out(grey, cutting=False)
-    return placed(max(digits, key=lambda o: (o.box[2] - o.box[0])*(o.box[3] - o.box[1])), scale)
+    digits, _ = seen(source, cutting=False)
+    return max(digits, key=lambda o: (o.box[2] - o.box[0])*(o.box[3] - o.box[1]))
 
 # %% ../nbs/08_images.ipynb #84fa584d
 def to_mnist(

@@ -166,7 +166,7 @@ class Predictor:
         image # A picture of a page, as `find_digits` takes it
     ) -> list: # Of `Line`
         "All digits of a picture, line by line; `ValueError` if there are none"
-        lines = find_digits(image)
+        lines = find_digits(image, lambda images: self.probs(images).max(1))
         probs = iter(self.probs(np.array([o.image for line in lines for o in line])))
         found = [[self.answer(next(probs), o) for o in line] for line in lines]
         return [Line(''.join('?' if o.digit is None else str(o.digit) for o in line), line) for line in found]

@@ -40,7 +40,7 @@ recipes = dict(
                          augment='affine', loss='one_hot', epochs=6, lr=3e-3),
     conv_dense=recipe('one convolution, a large dense layer, dropout', 'conv_dense', epochs=6, lr=3e-3),
     fast=recipe('99% in a second or two', 'fast_cnn', loss='smooth', epochs=2, bs=256, lr=.05),
-    micro=recipe('99% with less than 700 parameters', 'micro_cnn', epochs=40, lr=.03, teacher='strong'),
+    micro=recipe('99% with less than 700 parameters', 'micro_cnn', epochs=80, lr=.03, teacher='strong'),
     tiny=recipe('99.5% with less than 5,000 parameters', 'tiny_cnn', augment='affine+stroke+paper', epochs=20, plain=4,
                 teacher='strong'),
     strong=recipe('99.6% and at ease with strange digits, in three minutes', 'strong_cnn', precision='bfloat16',

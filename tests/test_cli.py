@@ -12,8 +12,8 @@ from mnist_fastai import cli
 from mnist_fastai.recipes import recipes
 from mnist_fastai.runs import read_json, train
 
-commands = ['mnist-data', 'mnist-train', 'mnist-compare', 'mnist-lr-find', 'mnist-export', 'mnist-predict', 'mnist-read',
-            'mnist-kaggle', 'mnist-bench']
+commands = [f'mnist-{o}' for o in ('data', 'train', 'compare', 'lr-find', 'export', 'predict', 'read', 'kaggle',
+                                  'bench')]
 
 
 @pytest.mark.parametrize('name', commands)
@@ -101,6 +101,13 @@ def test_bench_times_augmentation_beside_a_step(sh, tmp_path):
     assert list(found) == ['training step', 'affine', 'elastic', 'erase', 'stroke', 'paper',
                            'affine+elastic+erase+stroke+paper']
     assert min(found.values()) > 0
+
+
+def test_bench_times_reading_beside_fastai(sh, tmp_path):
+    done = sh('mnist-bench', '--data', 'digits', '--what', 'inference', '--runs', 1, '--out', 'inference.json')
+    assert done.returncode == 0, done.stderr
+    found = read_json(tmp_path/'inference.json')['milliseconds']
+    assert len(found) == 6 and min(found.values()) > 0 and '| `Learner.predict`, the same path |' in done.stdout
 
 
 def test_bench_compares_three_ways(sh, tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import offline
 
-from mnist_fastai.bench import augment_table, bench_table, overhead_table, race_table, scale_table
+from mnist_fastai.bench import augment_table, bench_table, inference_table, overhead_table, race_table, scale_table
 from mnist_fastai.compare import leaderboard_table, percent, summarize
 from mnist_fastai.runs import markdown_rows
 
@@ -60,6 +60,19 @@ def on_all():
                           'worst %'], lines)
 
 
+def own_digits():
+    "How digits on each kind of paper are read"
+    r = result('own_digits')
+    kinds = r['kinds'].values()
+    n = {part: sum(o[part]['n'] for o in kinds) for part in ('single', 'page')}
+    right = {part: dict(accuracy=sum(o[part]['correct'] for o in kinds)/n[part]) for part in n}
+    lines = [[name, *(f"{100*o[part]['accuracy']:.1f}" for part in n)]
+             for name, o in [*r['kinds'].items(), ('together', right)]]
+    lines.append(['drawn as with a finger, no paper', f"{100*r['drawn']['accuracy']:.1f}", '–'])
+    table = markdown_rows(['kind of paper', 'single digits right %', 'digits of whole pages right %'], lines)
+    return f"{table}\n\n{n['single']:,} single digits, {n['page']:,} on pages, {r['drawn']['n']:,} drawn."
+
+
 plain = [o for o in board.recipe.unique() if ':' not in o]
 small = board.train_images.min()
 both = sorted(set(board[board.train_images == small].recipe) & set(plain))
@@ -69,6 +82,8 @@ blocks = {
     'overhead': overhead_table(result('bench_overhead')),
     'race': race_table(result('bench_race')),
     'scale': scale_table(result('bench_scale')),
+    'inference': inference_table(result('bench_inference')),
+    'own digits': own_digits(),
     'on all': on_all(),
     'leaderboard': f'{rows(*plain)}\n\n{conditions()}',
     'one or two': '\n\n'.join([rows('one_conv', 'two_conv', 'one_conv:epochs=30'), difference('two_conv', 'one_conv'),

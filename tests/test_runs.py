@@ -17,8 +17,8 @@ from mnist_fastai import data, runs
 from mnist_fastai.data import cache_file, file_states, mnist_path
 from mnist_fastai.models import archs
 
-files = {'config.json', 'environment.json', 'history.csv', 'metrics.json', 'learner.pkl', 'predictions.npz',
-         'loss.png', 'accuracy.png', 'schedule.png', 'predictions.png'}
+files = {'config.json', 'environment.json', 'history.csv', 'metrics.json', 'learner.pkl', 'weights.safetensors',
+         'predictions.npz', 'loss.png', 'accuracy.png', 'schedule.png', 'predictions.png'}
 weights_hash = '''
 import hashlib, warnings; warnings.simplefilter("ignore")
 from mnist_fastai.runs import train
@@ -112,7 +112,8 @@ def test_training_goes_the_same_way_when_no_test_image_can_be_read(recipe, digit
 @pytest.mark.parametrize('recipe', ['linear', 'knn', 'svm'])
 def test_a_classical_method_is_a_run_like_any_other(recipe, digits, tmp_path):
     run = runs.train('digits', recipe, out=tmp_path/'run')
-    assert {o.name for o in run.path.iterdir()} == files - {'history.csv', 'loss.png', 'accuracy.png', 'schedule.png'}
+    assert {o.name for o in run.path.iterdir()} == files - {
+        'weights.safetensors', 'history.csv', 'loss.png', 'accuracy.png', 'schedule.png'}
     assert run.metrics['test']['accuracy'] > .9 and run.metrics['parameters'] > 0
     assert runs.read_json(run.path/'config.json')['epochs'] is None
     again = runs.train(**runs.read_json(run.path/'config.json'), out=tmp_path/'again')
