@@ -191,9 +191,21 @@ def finish(
     if show and drawn:
         from mnist_fastai.inference import draw_predictions
         draw_predictions(drawn).savefig(show, dpi=100)
-    if len(found) < len(files): raise ValueError(f'{len(files) - len(found)} of {len(files)} pictures could not be read')
+    if n := len(files) - len(found): raise ValueError(f'{n} of {len(files)} pictures could not be read')
 
 # %% ../nbs/12_cli.ipynb #cd347d14
+def as_row(
+    file:str,
+    answer, # A `Prediction`
+    top:int # How many digits to name
+) -> dict: # file, digit, probability, digit_2, ...
+    "An answer, for a table"
+    row = dict(file=file, digit=answer.digit, probability=round(answer.prob, 6))
+    for i, digit in enumerate((-answer.probs).argsort()[1:top], 2):
+        row |= {f'digit_{i}': int(digit), f'probability_{i}': round(float(answer.probs[digit]), 6)}
+    return row
+
+# %% ../nbs/12_cli.ipynb #2d512bd4
 @command
 def mnist_predict(
     images:Annotated[str, 'Pictures of one digit each: photos, scans, drawings; - is standard input', dict(nargs='+')],
@@ -209,12 +221,8 @@ def mnist_predict(
     from mnist_fastai.inference import Predictor
     if not 1 <= top <= 10: raise ValueError(f'top={top} is not possible: expected 1 to 10')
     images, reader = [images] if isinstance(images, str) else images, Predictor(model, reject_below, trust)
-    found, rows = each(images, reader.predict), []
-    for file, _, o in found:
-        rows.append(dict(file=file, digit=o.digit, probability=round(o.prob, 6)))
-        for i, d in enumerate((-o.probs).argsort()[1:top], 2):
-            rows[-1] |= {f'digit_{i}': int(d), f'probability_{i}': round(float(o.probs[d]), 6)}
-    print_rows(rows, json, csv)
+    found = each(images, reader.predict)
+    print_rows(rows := [as_row(file, o, top) for file, _, o in found], json, csv)
     finish(images, found, [(image, [o], file) for file, image, o in found], show)
     return rows
 
@@ -239,7 +247,7 @@ def mnist_read(
     for page in [] if json else pages:
         if len(images) > 1: print(f"{page['file']}:")
         for line in page['lines']: print(line['text'])
-    finish(images, found, [(image, [o for line in lines for o in line.digits], file) for file, image, lines in found], show)
+    finish(images, found, [(image, sum([o.digits for o in lines], []), file) for file, image, lines in found], show)
     return pages
 
 # %% ../nbs/12_cli.ipynb #980a6e99
@@ -288,8 +296,7 @@ def mnist_bench(
 ):
     "Time an epoch beside plain fastai and a bare PyTorch loop, or something else"
     import mnist_fastai.bench as b
-    from mnist_fastai.data import pick
-    from mnist_fastai.runs import save_plot, write_json
+    from mnist_fastai.runs import pick, save_plot, write_json
     ways = dict(epoch=(lambda: b.bench(data, arch, bs, epochs, runs, threads), b.bench_table),
                 overhead=(lambda: b.bench_overhead(data, runs, threads), b.overhead_table),
                 race=(lambda: b.bench_race(data, runs, threads), b.race_table),

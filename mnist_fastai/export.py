@@ -92,35 +92,26 @@ licences = {
     'digits (not MNIST)': 'The digits are by E. Alpaydin and C. Kaynak, UCI Machine Learning Repository; CC BY 4.0.'}
 
 # %% ../nbs/09_export.ipynb #b2885ca9
-def model_card(
-    name:str, # Of the bundle
-    about:dict # What its JSON says
-) -> str: # Markdown
-    "What a person needs to know of a model"
-    m, c, chosen = about['metrics'], about['config'], about.get('chosen') or about['metrics']
-    valid, stress = chosen['valid'], chosen.get('stress')
-    scored = [f"- Test images: {in_percent(m['test'])}, scored once, after everything was chosen."]
-    if valid: scored += [f"- Validation images: {in_percent(valid)}" + (
-        ', by a training of the same recipe that kept them apart.' if 'chosen' in about else ', which the recipe was chosen by.')]
-    if stress: scored += [f"- The same, slanted, blurred, on shaded paper and so on: {stress['mean']:.2%} on average, "
-                          f"{stress['kinds'][stress['worst']]:.2%} for the worst kind ({stress['worst']})."]
-    return f"""# {name}: one handwritten digit, 28 x 28 pixels, to the probabilities of 0 to 9
+card = """# {name}: one handwritten digit, 28 x 28 pixels, to the probabilities of 0 to 9
 
-A network of {m['parameters']:,} parameters ({c['arch']}), trained with mnist_fastai by the recipe `{c['recipe']}`, seed {c['seed']}:
+A network of {parameters:,} parameters ({arch}), trained with mnist_fastai:
 
-    {about['command']}
+    {command}
 
 ## How good it is
-{chr(10).join(scored)}
+{scores}
 
 An interval says how well so many images can tell, not how another training would turn out.
 
 ## What it cannot do
 - It answers with a digit whatever it is shown: letters and scribbles too. A low probability is a hint, no proof.
-- It knows the hands of the people who wrote its training images ({about['data']['name'].removesuffix(' training images')}). Other hands, pens and countries may fare
-  worse: a 1 with an upstroke, a 7 with a bar.
+- It knows the hands of the people who wrote its training images ({data}). Other hands, pens and countries may
+  fare worse: a 1 with an upstroke, a 7 with a bar.
 - Nobody should lose money or health by a digit that no one has looked at.
+"""
 
+# %% ../nbs/09_export.ipynb #7683eb10
+card_end = """
 ## How to load it
     from mnist_fastai.inference import Predictor            # any picture; needs neither PyTorch nor fastai
     Predictor('{name}.onnx').predict('photo.jpg')
@@ -128,12 +119,39 @@ An interval says how well so many images can tell, not how another training woul
     from mnist_fastai.export import load_weights            # an nn.Sequential for PyTorch
     load_weights('{name}.safetensors')
 
-The ONNX file takes `images`, float32, n x 1 x 28 x 28, light ink on dark, (pixel / 255 - {about['use']['mean']}) / {about['use']['std']}, and gives `scores`, n x 10; their softmax,
-divided by {about['use']['temperature']} before, is calibrated. `{name}.pkl` is a fastai learner: code, only for those who trust its author.
+The ONNX file takes `images`, float32, n x 1 x 28 x 28, light ink on dark, (pixel / 255 - {mean}) / {std}, and gives
+`scores`, n x 10; their softmax, divided by {temperature} before, is calibrated. `{name}.pkl` is a fastai learner: code,
+only for those who trust its author.
 
 ## Whose data
-{licences.get(about['data']['name'], 'Ask whoever gave you the data for their licence.')}
+{licence}
 """
+
+# %% ../nbs/09_export.ipynb #0b8e7afb
+def scored(
+    about:dict # What the JSON of a bundle says
+) -> str: # Markdown
+    "How accurate a model is, for its card"
+    chosen, seen = about.get('chosen'), about.get('chosen') or about['metrics']
+    lines = [f"- Test images: {in_percent(about['metrics']['test'])}, scored once, after everything was chosen."]
+    how = 'by a training of the same recipe that kept them apart' if chosen else 'kept apart in this training'
+    if seen['valid']: lines.append(f"- Validation images: {in_percent(seen['valid'])}, {how}.")
+    if stress := seen.get('stress'):
+        lines.append(f"- The same, slanted, blurred, on shaded paper and so on: {stress['mean']:.2%} on average, "
+                     f"{stress['kinds'][stress['worst']]:.2%} for the worst kind ({stress['worst']}).")
+    return '\n'.join(lines)
+
+# %% ../nbs/09_export.ipynb #7a8d9ca4
+def model_card(
+    name:str, # Of the bundle
+    about:dict # What its JSON says
+) -> str: # Markdown
+    "What a person needs to know of a model"
+    data = about['data']['name']
+    return (card + card_end).format(
+        name=name, parameters=about['metrics']['parameters'], arch=about['config']['arch'], command=about['command'],
+        scores=scored(about), data=data.removesuffix(' training images'), **about['use'],
+        licence=licences.get(data, 'Ask whoever gave you the data for their licence.'))
 
 # %% ../nbs/09_export.ipynb #e74aa1bf
 def network(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from fastcore.basics import patch
 
 import mnist_fastai
 from .images import find_digit, find_digits, upright
@@ -90,8 +91,8 @@ def read_pickle(
 ): # A function from `float32` n x 1 x 28 x 28 to scores n x 10, and mean, std and temperature
     "A learner's network, with PyTorch; `ValueError` without trust"
     if not trust:
-        raise ValueError(f'{file} is a pickle, which can run any code when it is loaded: if it is your own, say so with '
-                         '--trust (trust=True); else ask for its .onnx')
+        raise ValueError(f'{file} is a pickle, which can run any code when it is loaded: if it is your own, say so '
+                         'with --trust (trust=True); else ask for its .onnx')
     import torch
     from mnist_fastai.runs import load_run
     learn = load_run(file)
@@ -127,49 +128,72 @@ class Predictor:
         trust:bool=False, # Run the code in a `.pkl`?
         threads:int=0 # As many as there are cores
     ):
-        if not 0 <= reject_below <= 1: raise ValueError(f'reject_below={reject_below} is no probability: expected 0 to 1')
+        if not 0 <= reject_below <= 1:
+            raise ValueError(f'reject_below={reject_below} is no probability: expected 0 to 1')
         self.reject_below = reject_below
         if Path(model).suffix == '.pkl': self.scores, self.numbers = read_pickle(Path(model).expanduser(), trust)
         else:
             session, self.numbers = read_onnx(onnx_file(model), threads)
             self.scores = lambda x: session.run(['scores'], {'images': x})[0]
 
-    def probs(self,
-        images:np.ndarray # `uint8` n x 28 x 28, light ink on 0
-    ) -> np.ndarray: # `float32` n x 10
-        "The probabilities of digits that are in MNIST's format already"
-        mean, std, temperature = (np.float32(self.numbers[k]) for k in ('mean', 'std', 'temperature'))
-        if not len(images): return np.zeros((0, 10), np.float32)
-        x = (np.asarray(images, np.float32)[:, None]/255 - mean)/std
-        scores = np.concatenate([self.scores(x[i:i + 500]) for i in range(0, len(x), 500)])/temperature
-        scores = np.exp(scores - scores.max(1, keepdims=True))
-        return scores/scores.sum(1, keepdims=True)
+# %% ../nbs/10_inference.ipynb #723bcdbe
+@patch
+def probs(
+    self:Predictor,
+    images:np.ndarray # `uint8` n x 28 x 28, light ink on 0
+) -> np.ndarray: # `float32` n x 10
+    "The probabilities of digits that are in MNIST's format already"
+    mean, std, temperature = (np.float32(self.numbers[k]) for k in ('mean', 'std', 'temperature'))
+    if not len(images): return np.zeros((0, 10), np.float32)
+    x = (np.asarray(images, np.float32)[:, None]/255 - mean)/std
+    scores = np.concatenate([self.scores(x[i:i + 500]) for i in range(0, len(x), 500)])/temperature
+    scores = np.exp(scores - scores.max(1, keepdims=True))
+    return scores/scores.sum(1, keepdims=True)
 
-    def answer(self, probs, found):
-        digit, prob = int(probs.argmax()), float(probs.max())
-        return Prediction(digit if prob >= self.reject_below else None, prob, probs, found.box, found.image)
+# %% ../nbs/10_inference.ipynb #2688f42f
+@patch
+def answer(
+    self:Predictor,
+    probs:np.ndarray, # 10
+    found # A `Digit`
+) -> Prediction:
+    "What the probabilities of a digit come to"
+    digit, prob = int(probs.argmax()), float(probs.max())
+    return Prediction(digit if prob >= self.reject_below else None, prob, probs, found.box, found.image)
 
-    def predict(self,
-        image # A picture of one digit, as `find_digit` takes it
-    ) -> Prediction:
-        "The digit of a picture; `ValueError` if there is none"
-        return self.predict_batch([image])[0]
+# %% ../nbs/10_inference.ipynb #74e25664
+@patch
+def predict_batch(
+    self:Predictor,
+    images # Pictures of one digit each, as `find_digit` takes them
+) -> list: # Of `Prediction`
+    "The digit of each picture; `ValueError` for the first without one"
+    found = [find_digit(o) for o in images]
+    return [self.answer(*o) for o in zip(self.probs(np.array([o.image for o in found])), found)]
 
-    def predict_batch(self,
-        images # Pictures of one digit each, as `find_digit` takes them
-    ) -> list: # Of `Prediction`
-        "The digit of each picture; `ValueError` for the first without one"
-        found = [find_digit(o) for o in images]
-        return [self.answer(*o) for o in zip(self.probs(np.array([o.image for o in found])), found)]
+# %% ../nbs/10_inference.ipynb #cfdb9f5d
+@patch
+def predict(
+    self:Predictor,
+    image # A picture of one digit, as `find_digit` takes it
+) -> Prediction:
+    "The digit of a picture; `ValueError` if there is none"
+    return self.predict_batch([image])[0]
 
-    def read(self,
-        image # A picture of a page, as `find_digits` takes it
-    ) -> list: # Of `Line`
-        "All digits of a picture, line by line; `ValueError` if there are none"
-        lines = find_digits(image, lambda images: self.probs(images).max(1))
-        probs = iter(self.probs(np.array([o.image for line in lines for o in line])))
-        found = [[self.answer(next(probs), o) for o in line] for line in lines]
-        return [Line(''.join('?' if o.digit is None else str(o.digit) for o in line), line) for line in found]
+# %% ../nbs/10_inference.ipynb #63628d39
+def shown(o): return '?' if o.digit is None else str(o.digit)
+
+# %% ../nbs/10_inference.ipynb #f56f1188
+@patch
+def read(
+    self:Predictor,
+    image # A picture of a page, as `find_digits` takes it
+) -> list: # Of `Line`
+    "All digits of a picture, line by line; `ValueError` if there are none"
+    lines = find_digits(image, lambda images: self.probs(images).max(1))
+    probs = iter(self.probs(np.array([o.image for line in lines for o in line])))
+    found = [[self.answer(next(probs), o) for o in line] for line in lines]
+    return [Line(''.join(map(shown, line)), line) for line in found]
 
 # %% ../nbs/10_inference.ipynb #19197453
 def read_digits(
@@ -179,9 +203,6 @@ def read_digits(
 ) -> list: # Of `Line`
     "All digits of a picture, line by line; `ValueError` if there are none"
     return Predictor(model, **kwargs).read(image)
-
-# %% ../nbs/10_inference.ipynb #63628d39
-def shown(o): return '?' if o.digit is None else str(o.digit)
 
 # %% ../nbs/10_inference.ipynb #0a37cecc
 def draw_boxes(
