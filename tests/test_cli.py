@@ -47,8 +47,8 @@ def test_training_in_a_pipe_is_a_line_an_epoch_and_a_summary(trained):
     assert 'learner.pkl' in last[5] and str(run.name) in last[5]
 
 
-def test_predicting_in_another_process_and_folder(trained, sh, digits):
-    run, _ = trained
+def test_predicting_in_another_process_and_folder(trained, sh, tmp_path, digits):
+    run = shutil.copytree(trained[0], tmp_path/'run')  # its ONNX file is written there at first use
     files = [str(sorted((digits/'testing'/str(i)).iterdir())[0]) for i in range(10)]
     done = sh('mnist-predict', *files, '--model', run)
     assert done.returncode == 0, done.stderr
