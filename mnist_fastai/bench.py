@@ -530,21 +530,6 @@ def large_photo(
     return file.getvalue()
 
 # %% ../nbs/11_bench.ipynb #00e21535
-def whole_command(
-    picture:bytes, # A PNG
-    runs:int # How often
-) -> float: # Milliseconds, the median
-    "`mnist-predict` from the shell's start to its end"
-    command, spent = Path(sys.executable).parent/'mnist-predict', []
-    with TemporaryDirectory() as tmp:
-        (file := Path(tmp)/'digit.png').write_bytes(picture)
-        for _ in range(runs + 1):
-            start = time.perf_counter()
-            subprocess.run([command, file], check=True, capture_output=True)
-            spent.append(1000*(time.perf_counter() - start))
-    return statistics.median(spent[1:])  # the first one warms up
-
-# %% ../nbs/11_bench.ipynb #acd6151d
 def bench_inference(
     data:str='auto', # As `mnist_path` takes it
     runs:int=5, # Of the long ones; the short ones are done a hundred times as often
@@ -563,10 +548,11 @@ def bench_inference(
     photo = large_photo(images[0])
     with learn.no_bar(): fastais = timed({'`Learner.predict`, the same path': lambda: learn.predict(file)}, 10*runs)
     long = timed({'`Predictor.predict`, a JPEG of 12 megapixels': lambda: reader.predict(photo),
-                  '`Predictor.predict_batch`, 10,000 arrays': lambda: reader.predict_batch(many)}, runs)
-    command = {'`mnist-predict` on one picture, the whole process': whole_command(Path(file).read_bytes(), runs)}
+                  '`Predictor.predict_batch`, 10,000 arrays': lambda: reader.predict_batch(many),
+                  '`mnist-predict` on one picture, the whole process': lambda: subprocess.run(
+                      [Path(sys.executable).parent/'mnist-predict', file], check=True, capture_output=True)}, runs)
     return dict(dataset=describe(dls.path)['name'], model=model, runs=runs,
-                milliseconds={**short, **fastais, **long, **command}, **environment())
+                milliseconds={**short, **fastais, **long}, **environment())
 
 # %% ../nbs/11_bench.ipynb #85fc9dfa
 def inference_table(

@@ -5,9 +5,18 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter
+from sklearn.datasets import load_digits
 
 kinds = ('plain', 'pen', 'texture', 'shadow', 'vignette', 'ruled', 'squared', 'fold', 'edge', 'perspective', 'blur',
          'noise', 'jpeg', 'board', 'all')
+
+
+def others(rng, n):
+    "n of scikit-learn's digits, written by other people than MNIST's (`uint8` 28 x 28), and what they are"
+    small = load_digits()
+    rows = rng.integers(len(small.images), size=n)
+    found = [Image.fromarray((small.images[i]*15.9).astype(np.uint8)).resize((28, 28)) for i in rows]
+    return [np.asarray(o) for o in found], ''.join(map(str, small.target[rows]))
 
 
 def smooth(rng, shape, size):

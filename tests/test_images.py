@@ -12,23 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
-from sklearn.datasets import load_digits
 
 from mnist_fastai.images import find_digits, stroke_width, to_mnist
-
-small = load_digits().images
-
-
-def digits(rng, n):
-    "n of scikit-learn's digits (`uint8` 28 x 28)"
-    found = small[rng.integers(len(small), size=n)]*15.9
-    return [np.asarray(Image.fromarray(o.astype(np.uint8)).resize((28, 28), Image.Resampling.BICUBIC)) for o in found]
 
 
 def page(seed, kind='plain', lengths=(4, 6, 5), **kwargs):
     "A photo of a page, and the boxes of its digits"
     rng = np.random.default_rng(seed)
-    sheet, boxes = pages.written(rng, [digits(rng, n) for n in lengths], **kwargs)
+    sheet, boxes = pages.written(rng, [pages.others(rng, n)[0] for n in lengths], **kwargs)
     return pages.photo(rng, sheet, kind), boxes
 
 
@@ -78,7 +69,7 @@ def test_every_digit_is_28_by_28_centred_and_in_a_box_of_20():
 
 def test_its_own_images_come_through_unchanged():
     rng = np.random.default_rng(0)
-    for o in digits(rng, 20):
+    for o in pages.others(rng, 20)[0]:
         o = np.pad(o[2:26, 2:26], 2)
         assert (to_mnist(o) == o).all() and (to_mnist(255 - o) == o).all() and (to_mnist(o/255) == o).all()
         assert find_digits(o)[0][0].box == (0, 0, 28, 28) and (find_digits(o)[0][0].image == o).all()
