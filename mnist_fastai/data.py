@@ -610,6 +610,7 @@ def indexed_batches(self:DigitDL) -> iter: # Of plain tensors: (`uint8` bs x 1 x
     idxs = torch.tensor(list(islice(self.get_idxs(), self.n)), device=rows.device)
     for x, idx in zip(self.gather(images, rows[idxs]), idxs.split(self.bs)):
         if self.drop_last and len(idx) < self.bs: return
+        self.idx = idx  # for a callback that wants to know which images these are
         yield (x[:, None], *(y[idx] for y in labels))
 
 # %% ../nbs/00_data.ipynb #95744a04

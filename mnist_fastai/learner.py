@@ -292,14 +292,22 @@ class Distill(Callback):
     def __init__(self,
         teacher:nn.Module, # From the same images to scores n x 10
         share:float=.7, # Of the teacher in the loss, 0 to 1
-        temperature:float=2. # What scores are divided by
-    ): self.teacher, self.share, self.temperature = teacher.eval(), share, temperature
+        temperature:float=2., # What scores are divided by
+        once:bool=False # Ask once for each image? For a `DigitDL` without augmentation
+    ): self.teacher, self.share, self.temperature, self.once = teacher.eval(), share, temperature, once
 
-    def before_fit(self): self.teacher.to(self.dls.device, memory_format=torch.channels_last)
+    def before_fit(self):
+        self.teacher.to(self.dls.device, memory_format=torch.channels_last)
+        self.known = torch.full((self.dls.train.n, 10), torch.nan, device=self.dls.device)
+
+    def ask(self):
+        if self.once and (known := self.known[self.dl.idx]).isfinite().all(): return known
+        with torch.no_grad(), torch.autocast(self.xb[0].device.type, torch.bfloat16): scores = self.teacher(*self.xb)
+        if self.once: self.known[self.dl.idx] = scores.float()
+        return scores
 
     def after_loss(self):
         if not self.training: return
-        with torch.no_grad(), torch.autocast(self.xb[0].device.type, torch.bfloat16): taught = self.teacher(*self.xb)
-        said, taught = (F.log_softmax(o.float()/self.temperature, 1) for o in (self.pred, taught))
+        said, taught = (F.log_softmax(o.float()/self.temperature, 1) for o in (self.pred, self.ask()))
         imitation = F.kl_div(said, taught, reduction='batchmean', log_target=True)*self.temperature**2
         self.learn.loss_grad = torch.lerp(self.loss_grad, imitation, self.share)

@@ -302,7 +302,8 @@ def habits(
     if mixers[recipe.mix]: cbs.append(mixers[recipe.mix]())
     if recipe.ema: cbs.append(EMA(recipe.ema))
     if recipe.plain: cbs.append(PlainEnd(recipe.plain))
-    if recipe.teacher: cbs.append(Distill(load_teacher(recipe.teacher)))
+    unchanged = recipe.augment == recipe.mix == 'none'
+    if recipe.teacher: cbs.append(Distill(load_teacher(recipe.teacher), once=unchanged))
     return cbs
 
 # %% ../nbs/05_runs.ipynb #08021dcc

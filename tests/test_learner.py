@@ -342,3 +342,18 @@ def test_a_student_learns_from_its_teacher_what_is_in_no_label(digits):
         right[share] = [(probs.argmax(1) == (labels + by) % 10).float().mean().item() for by in (0, 1)]
     assert right[0.][0] > .8 and right[1.][1] > .8 and right[1.][0] < .1
     assert all(v.equal(before[k]) for k, v in learn.model.state_dict().items())
+
+
+def test_a_teacher_is_asked_once_for_an_image_that_never_changes(digits):
+    teacher, asked, losses = mnist_learner(mnist_dls(digits, bs=64)).model, [], []
+    teacher.register_forward_hook(lambda module, x, scores: asked.append(len(scores)))
+    for once in (False, True):
+        set_seed(0, reproducible=True)
+        student, log = mnist_learner(mnist_dls(digits, bs=64), 'two_conv'), EpochLog(lines=False)
+        asked.clear()
+        with student.no_bar(), student.no_logging(): student.fit(4, 3e-3, cbs=[Distill(teacher, once=once), log])
+        losses.append([o['train_loss'] for o in log.rows])
+        images = len(student.dls.train_ds)
+        if once: assert images <= sum(asked) < images*2.5  # a part of a batch is left out, and asked for later
+        else: assert sum(asked) == 4*(images//64)*64
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
