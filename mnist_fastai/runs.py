@@ -37,7 +37,7 @@ from mnist_fastai.data import (
     split_hash, whole_file
 )
 from mnist_fastai.learner import (
-    EMA, BFloat16, Distill, EpochLog, FusedAdam, OneHotCrossEntropy, PlainEnd, mnist_learner
+    EMA, BFloat16, Distill, EpochLog, FusedAdam, OneHotCrossEntropy, PlainEnd, TrimMemory, mnist_learner
 )
 from .models import Estimator, archs, estimators, multiply_adds, n_params
 from .recipes import get_recipe
@@ -319,7 +319,8 @@ def fit(
     log = EpochLog(learn.path/'history.csv', lines=not live())
     as_before = torch.autocast('cpu', enabled=False)  # also when somebody interrupts it in the middle of a batch
     with ContextManagers([as_before] if live() else [as_before, learn.no_bar(), learn.no_logging()]):
-        schedules[recipe.schedule](learn, recipe.epochs, recipe.lr, wd=recipe.wd, cbs=[log, *habits(recipe), *cbs])
+        schedules[recipe.schedule](learn, recipe.epochs, recipe.lr, wd=recipe.wd,
+                                   cbs=[log, TrimMemory(), *habits(recipe), *cbs])
     loss = log.rows[-1]['train_loss']
     if math.isfinite(loss): return log.rows
     raise ValueError(f'the training diverged, its loss is {loss}: try a smaller lr than {recipe.lr}')

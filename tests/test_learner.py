@@ -252,6 +252,22 @@ print(before, faults())"""
     assert after < before/10
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc only')
+def test_what_lies_between_blocks_in_use_is_given_back():
+    code = """
+import re, torch
+from mnist_fastai.learner import TrimMemory, keep_memory
+def megabytes(): return int(re.search(r'VmRSS:\\s+(\\d+)', open('/proc/self/status').read())[1])//1024
+keep_memory()
+blocks = [torch.ones(25_000) for _ in range(3000)]  # 300 MB
+blocks = blocks[::100]
+before = megabytes()
+TrimMemory().after_epoch()
+print(before, megabytes())"""
+    before, after = map(int, subprocess.check_output([sys.executable, '-W', 'ignore', '-c', code], text=True).split())
+    assert before - after > 200
+
+
 def test_an_event_that_does_not_exist_is_refused(digits):
     with pytest.raises(ValueError, match='no event before_lunch'): mnist_learner(mnist_dls(digits))('before_lunch')
 
