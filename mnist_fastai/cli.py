@@ -211,7 +211,7 @@ def mnist_predict(
     images:Annotated[str, 'Pictures of one digit each: photos, scans, drawings; - is standard input', dict(nargs='+')],
     model:str='best', # best, strong, tiny, the folder of a run, an .onnx, or with --trust a .pkl
     top:int=1, # How many digits to name for each picture, the most probable first
-    reject_below:float=0., # Say ? if the probability is less, 0 to 1
+    reject_below:float=0., # Say ? if the probability is less (0 to 1), or if it looks like no digit
     json:bool=False, # Print JSON
     csv:bool=False, # Print CSV
     show:str=None, # A PNG to draw: the pictures, the digits in boxes, and what the network saw

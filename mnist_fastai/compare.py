@@ -21,6 +21,7 @@ from fastprogress.fastprogress import progress_bar
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy import stats
+from scipy.special import softmax
 
 # %% ../nbs/06_compare.ipynb #bbc48746
 import mnist_fastai
@@ -258,8 +259,8 @@ def correct(
     folder:Path # Of a trial
 ) -> np.ndarray: # `bool`, n
     "Which test images a trial gets right"
-    probs, labels = predictions(folder)
-    return probs.argmax(1) == labels
+    scores, labels = predictions(folder)
+    return scores.argmax(1) == labels
 
 # %% ../nbs/06_compare.ipynb #58a4e6b6
 def compare_pair(
@@ -485,8 +486,9 @@ def same_images(
     part:str # test or valid
 ) -> tuple: # (a list of probabilities n x 10, labels n)
     "What several runs said of the same images; `ValueError` if they saw different ones, or none"
-    probs, labels = zip(*(predictions(o, part) for o in runs))
-    if len(labels[0]) and all(np.array_equal(o, labels[0]) for o in labels): return probs, labels[0]
+    scores, labels = zip(*(predictions(o, part) for o in runs))
+    if len(labels[0]) and all(np.array_equal(o, labels[0]) for o in labels):
+        return [softmax(o, 1) for o in scores], labels[0]
     raise ValueError(f"expected runs with the same {'validation ' if part == 'valid' else ''}images, and some")
 
 # %% ../nbs/06_compare.ipynb #bff43954

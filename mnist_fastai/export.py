@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from torch import nn
 
 import mnist_fastai
@@ -34,22 +35,22 @@ def onnx_bytes(
         program = torch.onnx.export(model, (images,), input_names=['images'], output_names=['scores'], dynamo=True,
                                     dynamic_shapes=({0: torch.export.Dim('n')},), verbose=False)
     for o in (program.model.graph, *program.model.graph.all_nodes()): o.metadata_props.clear()  # paths of this machine
-    program.model.metadata_props.update({k: str(v) for k, v in metadata.items()})
+    program.model.metadata_props.update({k: str(v) for k, v in metadata.items() if v is not None})
     program.save(file := io.BytesIO())
     return file.getvalue()
 
 # %% ../nbs/09_export.ipynb #9c23acf5
-def temperature(
+def calibrate(
     run:Path # A run directory
-) -> float: # 1 if the run kept no validation images
-    "What the scores are to be divided by, so that the probabilities are right on the validation images"
-    probs, labels = predictions(run, 'valid')
-    if not len(labels): return 1.
-    scores, rows = np.log(probs.astype(np.float64).clip(1e-30)), np.arange(len(labels))
-    def loss(log_t):
-        s = scores*np.exp(-log_t)
-        return (np.log(np.exp(s - s.max(1, keepdims=True)).sum(1)) + s.max(1) - s[rows, labels]).mean()
-    return round(float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method='bounded').x)), 4)
+) -> dict: # `temperature` and `energy_limit`; 1 and None if the run kept no validation images
+    "By what to divide scores, so that probabilities are right, and the energy that 99% of digits then stay below"
+    scores, labels = predictions(run, 'valid')
+    if not len(labels): return dict(temperature=1., energy_limit=None)
+    scores, rows = scores.astype(np.float64), np.arange(len(labels))
+    def energy(t): return -logsumexp(scores/t, axis=1)
+    def loss(log_t): return -(energy(t := np.exp(log_t)) + scores[rows, labels]/t).mean()
+    t = round(float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method='bounded').x)), 4)
+    return dict(temperature=t, energy_limit=round(float(np.quantile(energy(t), .99)), 4))
 
 # %% ../nbs/09_export.ipynb #d8aadd8a
 def train_command(
@@ -83,7 +84,7 @@ def provenance(
     env = {k: env[k] for k in ('python', 'system', 'cpu', 'cores', 'gpu', 'threads', 'packages', 'git_commit')}
     (mean,), (std,) = mnist_stats if config['pixels'] == 'standardized' else ([0.], [1.])
     about = dict(command=train_command(config), config=config, data=data, metrics=metrics, environment=env,
-                 use=dict(mean=mean, std=std, temperature=temperature(chosen or run)))
+                 use=dict(mean=mean, std=std, **calibrate(chosen or run)))
     return about | dict(chosen=read_json(chosen/'metrics.json')) if chosen else about
 
 # %% ../nbs/09_export.ipynb #0c41ce83
@@ -104,7 +105,8 @@ A network of {parameters:,} parameters ({arch}), trained with mnist_fastai:
 An interval says how well so many images can tell, not how another training would turn out.
 
 ## What it cannot do
-- It answers with a digit whatever it is shown: letters and scribbles too. A low probability is a hint, no proof.
+- It answers with a digit whatever it is shown, letters and scribbles too, unless it is asked to reject what it is
+  not sure of (`reject_below`), and even then now and again.
 - It knows the hands of the people who wrote its training images ({data}). Other hands, pens and countries may
   fare worse: a 1 with an upstroke, a 7 with a bar.
 - Nobody should lose money or health by a digit that no one has looked at.
@@ -120,8 +122,9 @@ card_end = """
     load_weights('{name}.safetensors')
 
 The ONNX file takes `images`, float32, n x 1 x 28 x 28, light ink on dark, (pixel / 255 - {mean}) / {std}, and gives
-`scores`, n x 10; their softmax, divided by {temperature} before, is calibrated. `{name}.pkl` is a fastai learner: code,
-only for those who trust its author.
+`scores`, n x 10; their softmax, divided by {temperature} before, is calibrated. {energy}
+
+`{name}.pkl` is a fastai learner: code, only for those who trust its author.
 
 ## Whose data
 {licence}
@@ -147,10 +150,11 @@ def model_card(
     about:dict # What its JSON says
 ) -> str: # Markdown
     "What a person needs to know of a model"
-    data = about['data']['name']
+    data, limit = about['data']['name'], about['use']['energy_limit']
+    energy = f'99% of the validation digits have -log(sum(exp(scores / temperature))) <= {limit}.' if limit else ''
     return (card + card_end).format(
         name=name, parameters=about['metrics']['parameters'], arch=about['config']['arch'], command=about['command'],
-        scores=scored(about), data=data.removesuffix(' training images'), **about['use'],
+        scores=scored(about), data=data.removesuffix(' training images'), energy=energy, **about['use'],
         licence=licences.get(data, 'Ask whoever gave you the data for their licence.'))
 
 # %% ../nbs/09_export.ipynb #e74aa1bf

@@ -65,7 +65,7 @@ def check_hash(
 def read_onnx(
     file:Path, # An ONNX file
     threads:int=0 # As many as there are cores
-) -> tuple: # (`InferenceSession`, dict of mean, std and temperature)
+) -> tuple: # (`InferenceSession`, dict of mean, std, temperature and energy_limit)
     "A model that takes digits, checked; `ValueError` for anything else"
     if file.stat().st_size > largest: raise ValueError(f'{file} is too large for a model of digits')
     check_hash(file, content := file.read_bytes())
@@ -77,18 +77,19 @@ def read_onnx(
                                                                                     session.get_outputs())]
         known = session.get_modelmeta().custom_metadata_map
         numbers = {k: float(known[k]) for k in ('mean', 'std', 'temperature')}
+        limit = float(known.get('energy_limit', 'inf'))
     except Exception as e: raise ValueError(f'{file} is no model from mnist-export: {str(e).splitlines()[0]}') from None
     if takes != [('images', 'tensor(float)', [1, 28, 28])] or gives != [('scores', 'tensor(float)', [10])]:
         raise ValueError(f'{file} takes {takes} and gives {gives}: expected n x 1 x 28 x 28 images, n x 10 scores')
-    if np.isfinite([*numbers.values()]).all() and numbers['std'] > 0 and numbers['temperature'] > 0:
-        return session, numbers
+    if np.isfinite([*numbers.values()]).all() and numbers['std'] > 0 and numbers['temperature'] > 0 and limit == limit:
+        return session, dict(numbers, energy_limit=limit)
     raise ValueError(f'{file} has metadata that make no sense: {numbers}')
 
 # %% ../nbs/10_inference.ipynb #d8aadd8a
 def read_pickle(
     file:Path, # A `.pkl` from `Learner.export`
     trust:bool # Whether to run what is in it
-): # A function from `float32` n x 1 x 28 x 28 to scores n x 10, and mean, std and temperature
+): # A function from `float32` n x 1 x 28 x 28 to scores n x 10, and the numbers of `read_onnx`
     "A learner's network, with PyTorch; `ValueError` without trust"
     if not trust:
         raise ValueError(f'{file} is a pickle, which can run any code when it is loaded: if it is your own, say so '
@@ -100,7 +101,7 @@ def read_pickle(
     mean, std = (float(norm[0].mean), float(norm[0].std)) if norm else (0., 1.)
     def scores(x):
         with torch.no_grad(): return model(torch.from_numpy(x)).numpy()
-    return scores, dict(mean=mean, std=std, temperature=1.)
+    return scores, dict(mean=mean, std=std, temperature=1., energy_limit=np.inf)
 
 # %% ../nbs/10_inference.ipynb #dea49fe4
 @dataclass
@@ -124,7 +125,7 @@ class Predictor:
     "Reads digits, with ONNX Runtime"
     def __init__(self,
         model:str|Path='best', # best, strong, tiny, the folder of a run, an `.onnx`, or with `trust` a `.pkl`
-        reject_below:float=0., # A digit with less than this probability is None
+        reject_below:float=0., # A digit with less than this probability is None; so is what looks like none, if not 0
         trust:bool=False, # Run the code in a `.pkl`?
         threads:int=0 # As many as there are cores
     ):
@@ -138,30 +139,41 @@ class Predictor:
 
 # %% ../nbs/10_inference.ipynb #723bcdbe
 @patch
+def calibrated(
+    self:Predictor,
+    images:np.ndarray # `uint8` n x 28 x 28, light ink on 0
+) -> np.ndarray: # `float32` n x 10
+    "The scores of digits that are in MNIST's format already, divided by the temperature"
+    mean, std, temperature = (np.float32(self.numbers[k]) for k in ('mean', 'std', 'temperature'))
+    if not len(images): return np.zeros((0, 10), np.float32)
+    x = (np.asarray(images, np.float32)[:, None]/255 - mean)/std
+    return np.concatenate([self.scores(x[i:i + 500]) for i in range(0, len(x), 500)])/temperature
+
+# %% ../nbs/10_inference.ipynb #2688f42f
+@patch
 def probs(
     self:Predictor,
     images:np.ndarray # `uint8` n x 28 x 28, light ink on 0
 ) -> np.ndarray: # `float32` n x 10
     "The probabilities of digits that are in MNIST's format already"
-    mean, std, temperature = (np.float32(self.numbers[k]) for k in ('mean', 'std', 'temperature'))
-    if not len(images): return np.zeros((0, 10), np.float32)
-    x = (np.asarray(images, np.float32)[:, None]/255 - mean)/std
-    scores = np.concatenate([self.scores(x[i:i + 500]) for i in range(0, len(x), 500)])/temperature
-    scores = np.exp(scores - scores.max(1, keepdims=True))
-    return scores/scores.sum(1, keepdims=True)
+    scores = self.calibrated(images)
+    return np.exp(scores - np.logaddexp.reduce(scores, 1, keepdims=True))
 
-# %% ../nbs/10_inference.ipynb #2688f42f
+# %% ../nbs/10_inference.ipynb #74e25664
 @patch
 def answer(
     self:Predictor,
-    probs:np.ndarray, # 10
+    scores:np.ndarray, # 10, divided by the temperature
     found # A `Digit`
 ) -> Prediction:
-    "What the probabilities of a digit come to"
+    "What the scores of a digit come to"
+    energy = -np.logaddexp.reduce(scores)
+    probs = np.exp(scores + energy)
     digit, prob = int(probs.argmax()), float(probs.max())
-    return Prediction(digit if prob >= self.reject_below else None, prob, probs, found.box, found.image)
+    sure = not self.reject_below or prob >= self.reject_below and energy <= self.numbers['energy_limit']
+    return Prediction(digit if sure else None, prob, probs, found.box, found.image)
 
-# %% ../nbs/10_inference.ipynb #74e25664
+# %% ../nbs/10_inference.ipynb #92153591
 @patch
 def predict_batch(
     self:Predictor,
@@ -169,7 +181,7 @@ def predict_batch(
 ) -> list: # Of `Prediction`
     "The digit of each picture; `ValueError` for the first without one"
     found = [find_digit(o) for o in images]
-    return [self.answer(*o) for o in zip(self.probs(np.array([o.image for o in found])), found)]
+    return [self.answer(*o) for o in zip(self.calibrated(np.array([o.image for o in found])), found)]
 
 # %% ../nbs/10_inference.ipynb #cfdb9f5d
 @patch
@@ -191,8 +203,8 @@ def read(
 ) -> list: # Of `Line`
     "All digits of a picture, line by line; `ValueError` if there are none"
     lines = find_digits(image, lambda images: self.probs(images).max(1))
-    probs = iter(self.probs(np.array([o.image for line in lines for o in line])))
-    found = [[self.answer(next(probs), o) for o in line] for line in lines]
+    scores = iter(self.calibrated(np.array([o.image for line in lines for o in line])))
+    found = [[self.answer(next(scores), o) for o in line] for line in lines]
     return [Line(''.join(map(shown, line)), line) for line in found]
 
 # %% ../nbs/10_inference.ipynb #19197453

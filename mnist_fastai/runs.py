@@ -24,7 +24,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
-from fastcore.all import AttrDict, ContextManagers, delegates
+from fastcore.all import AttrDict, ContextManagers, delegates, noop
 from safetensors.torch import save
 from scipy.stats import binomtest
 from torch import nn
@@ -130,10 +130,10 @@ def markdown_rows(
 def score(
     learn:Learner, # Trained
     dl # A `DataLoader` with labels
-) -> tuple: # (`share`, probabilities n x 10, labels n)
+) -> tuple: # (`share`, scores n x 10, labels n)
     "Accuracy of `learn` on `dl`"
-    with learn.no_bar(): probs, targs = learn.get_preds(dl=dl)
-    return share(int((probs.argmax(1) == targs).sum()), len(targs)), probs, targs
+    with learn.no_bar(): scores, targs = learn.get_preds(dl=dl, act=noop)
+    return share(int((scores.argmax(1) == targs).sum()), len(targs)), scores, targs
 
 # %% ../nbs/05_runs.ipynb #6dfae756
 def save_plot(
@@ -344,22 +344,22 @@ def evaluate(
 ) -> dict: # name of the data set, and the accuracy on its validation (None if there are none) and test images
     "Score a trained learner, the test set for the first and only time; `predictions.npz` and `predictions.png`"
     nothing = None, torch.empty(0, 10), torch.empty(0, dtype=torch.int64)
-    valid, valid_probs, valid_targs = score(learn, learn.dls.valid) if learn.dls.valid.n else nothing
+    valid, valid_scores, valid_targs = score(learn, learn.dls.valid) if learn.dls.valid.n else nothing
     path, dl = learn.dls.path, mnist_test_dl(learn.dls)
-    test, probs, targs = score(learn, dl)
+    test, scores, targs = score(learn, dl)
     with whole_file(learn.path/'predictions.npz') as f:
-        np.savez(f, valid_probs=valid_probs, valid_labels=valid_targs, test_probs=probs, test_labels=targs)
+        np.savez(f, valid_scores=valid_scores, valid_labels=valid_targs, test_scores=scores, test_labels=targs)
     name = dataset_name(path, dict(training=training_hash, testing=split_hash(path/'testing')))
-    save_plot(learn.path/'predictions.png', plot_predictions(dl, probs, targs, f'{name} test digits'))
+    save_plot(learn.path/'predictions.png', plot_predictions(dl, scores.softmax(1), targs, f'{name} test digits'))
     return dict(dataset=name, valid=valid, test=test)
 
 # %% ../nbs/05_runs.ipynb #35e2c9f8
 def predictions(
     folder:str|Path, # Of a run
     part:str='test' # test or valid
-) -> tuple: # (probabilities n x 10, labels n)
+) -> tuple: # (scores n x 10, labels n)
     "What a run said of the images, in the order of the files"
-    with np.load(Path(folder)/'predictions.npz') as f: return f[f'{part}_probs'], f[f'{part}_labels']
+    with np.load(Path(folder)/'predictions.npz') as f: return f[f'{part}_scores'], f[f'{part}_labels']
 
 # %% ../nbs/05_runs.ipynb #1990de75
 def settings(

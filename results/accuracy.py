@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from mnist_fastai.compare import choose_members, ensemble, read_trials
 from mnist_fastai.data import image_files, mnist_path
@@ -24,7 +25,8 @@ def mistakes(trials):
     "Every test image that a training gets wrong: a row each"
     files, rows = image_files(mnist_path('mnist')/'testing'), []
     for t in trials.itertuples():
-        probs, labels = predictions(t.path)
+        scores, labels = predictions(t.path)
+        probs = softmax(scores, 1)
         for i in np.flatnonzero(probs.argmax(1) != labels):
             rows.append(dict(recipe=t.recipe, seed=t.seed, image=f'{files[i].parent.name}/{files[i].name}',
                              predicted=probs[i].argmax(), probability=round(float(probs[i].max()), 4)))

@@ -63,10 +63,26 @@ def measure(kind, singles=200, sheets=25):
     return dict(single=share(right, singles), page=share(max(n - wrong, 0), n))
 
 
+def rejected(images, least=.9):
+    "How many pictures get no answer"
+    careful = Predictor(reject_below=least)
+    return share(sum(careful.predict(o).digit is None for o in images), len(images))
+
+
+def photos(kinds, n=30):
+    "Single digits that are read right"
+    rng = np.random.default_rng(1)
+    return [image for image, text in (digit(rng, kind) for kind in kinds for _ in range(n)) if one(image) == text]
+
+
 files, reader, rng = image_files(mnist_path('mnist')/'testing'), Predictor('best'), np.random.default_rng(0)
 kinds = {kind: measure(kind) for kind in progress_bar(pages.kinds)}
 drawn = sum(one(pages.drawn(rng, i % 10)) == str(i % 10) for i in range(1000))
-write_json(here/'own_digits.json', dict(kinds=kinds, drawn=share(drawn, 1000), environment=environment()))
+careful = dict(letters=rejected([*pages.letters()]), scribbles=rejected([pages.scribble(rng) for _ in range(500)]),
+               right=rejected(photos(pages.kinds)))
+write_json(here/'own_digits.json',
+           dict(kinds=kinds, drawn=share(drawn, 1000), rejected_below_90=careful, environment=environment()))
 for part in ('single', 'page'):
     print(part, sum(o[part]['correct'] for o in kinds.values())/sum(o[part]['n'] for o in kinds.values()))
 print('drawn', drawn/1000)
+for what, o in careful.items(): print('rejected', what, o['accuracy'], o['n'])

@@ -1,8 +1,10 @@
 """Photo-like pages of known digits: paper, light, pens, rules, folds, perspective, blur and JPEG, and drawn strokes."""
 import io
+from pathlib import Path
 
+import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
@@ -127,14 +129,26 @@ strokes = {
     9: [[(.9, .15), (.5, 0), (.1, .15), (.1, .42), (.5, .5), (.88, .35), (.9, .1), (.88, .5), (.75, 1)]]}
 
 
+def letters():
+    "Letters that look like no digit, in the typefaces that come with matplotlib, dark on light, `uint8` 160 x 160"
+    for face in ('DejaVuSans', 'DejaVuSerif-Italic', 'DejaVuSansMono', 'cmmi10', 'cmtt10', 'STIXGeneral'):
+        font = ImageFont.truetype(Path(matplotlib.get_data_path())/f'fonts/ttf/{face}.ttf', 80)
+        for letter in 'ACDEFHJKLMNPQRTUVWXYabdefhkmnprtwxy':
+            ImageDraw.Draw(image := Image.new('L', (160, 160), 255)).text((40, 30), letter, font=font)
+            yield np.asarray(image)
+
+
+def scribble(rng): return drawn(rng, None)
+
+
 def drawn(rng, digit, size=280):
-    "A digit drawn with mouse or finger: smoothed strokes of varying width, light on dark, `uint8` size x size"
+    "A digit (None: a scribble) drawn with mouse or finger: strokes of varying width, light on dark, `uint8` size x size"
     canvas = Image.new('L', (2*size, 2*size))
     brush, turn, lean = ImageDraw.Draw(canvas), rng.uniform(-.2, .2), rng.uniform(-.3, .3)
     rotate = np.array([(np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))])
     wide, tall = size*rng.uniform(.25, .5)*(.5 if digit == 1 else 1), size*rng.uniform(.4, .75)
     middle, width = size*(.5 + rng.uniform(-.08, .08, 2)), size*rng.uniform(.03, .09)
-    for points in strokes[digit]:
+    for points in [rng.random((rng.integers(5, 10), 2))] if digit is None else strokes[digit]:
         p = (np.array(points) - .5 + rng.normal(0, .02, (len(points), 2)))*(wide, tall)
         p[:, 0] -= lean*p[:, 1]
         spline = make_interp_spline(np.arange(len(p)), p@rotate + middle, k=min(3, len(p) - 1))

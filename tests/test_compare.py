@@ -90,7 +90,7 @@ def pretend(folder, recipe, seed, right, epochs=1.):
     "A row as from `read_trials`, and its predictions: `right` says which of the test images are"
     (folder/f'{recipe}-{seed}').mkdir()
     labels = np.arange(len(right)) % 10
-    np.savez(folder/f'{recipe}-{seed}'/'predictions.npz', test_probs=np.eye(10)[np.where(right, labels, 9 - labels)],
+    np.savez(folder/f'{recipe}-{seed}'/'predictions.npz', test_scores=np.eye(10)[np.where(right, labels, 9 - labels)],
              test_labels=labels)
     return dict(recipe=recipe, train_images=100, seed=seed, epochs=epochs, parameters=1, multiply_adds=1, seconds=1.,
                 valid=right.mean(), test=right.mean(), stress=0, worst=0, dataset='x', trial=f'{recipe}-{seed}')
@@ -306,7 +306,8 @@ def test_trained_on_all_there_is_no_validation_accuracy(tmp_path, digits, capsys
 
 def save_predictions(folder, valid, test, labels):
     folder.mkdir()
-    np.savez(folder/'predictions.npz', valid_probs=valid, valid_labels=labels, test_probs=test, test_labels=labels)
+    with np.errstate(divide='ignore'): scores = {'valid_scores': np.log(valid), 'test_scores': np.log(test)}
+    np.savez(folder/'predictions.npz', valid_labels=labels, test_labels=labels, **scores)
     return folder
 
 

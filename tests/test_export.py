@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import mnist_fastai
 from mnist_fastai.data import mnist_dls, mnist_test_dl
-from mnist_fastai.export import export_weights, load_pretrained, load_weights, temperature
+from mnist_fastai.export import export_weights, load_pretrained, load_weights, calibrate
 from mnist_fastai.learner import mnist_learner
 from mnist_fastai.models import n_params
 from mnist_fastai.runs import train
@@ -69,10 +69,13 @@ def test_a_temperature_makes_probabilities_honest(tmp_path):
     scores = torch.from_numpy(rng.normal(0, 2, (20_000, 10)))
     labels = torch.multinomial(scores.softmax(1), 1)[:, 0].numpy()  # so these probabilities are right
     for factor in (.5, 1, 3):
-        np.savez(tmp_path/'predictions.npz', valid_probs=(scores*factor).softmax(1), valid_labels=labels)
-        assert temperature(tmp_path) == pytest.approx(factor, rel=.05)
-    np.savez(tmp_path/'predictions.npz', valid_probs=scores[:0], valid_labels=labels[:0])
-    assert temperature(tmp_path) == 1
+        np.savez(tmp_path/'predictions.npz', valid_scores=scores*factor, valid_labels=labels)
+        found = calibrate(tmp_path)
+        assert found['temperature'] == pytest.approx(factor, rel=.05)
+        energy = -torch.logsumexp(scores*factor/found['temperature'], 1)
+        assert (energy <= found['energy_limit']).double().mean() == pytest.approx(.99, abs=.001)
+    np.savez(tmp_path/'predictions.npz', valid_scores=scores[:0], valid_labels=labels[:0])
+    assert calibrate(tmp_path) == dict(temperature=1, energy_limit=None)
 
 
 def test_a_run_that_was_chosen_on_validation_is_named_and_is_of_the_same_recipe(run, digits, tmp_path):

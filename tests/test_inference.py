@@ -80,6 +80,16 @@ def test_what_is_not_sure_is_rejected():
     with pytest.raises(ValueError, match='no probability'): Predictor(reject_below=95)
 
 
+def test_letters_and_scribbles_are_no_digits_however_sure_the_network_is():
+    careful, rng = Predictor(reject_below=.9), np.random.default_rng(0)
+    letters = careful.predict_batch([*pages.letters()])
+    scribbles = careful.predict_batch([pages.scribble(rng) for _ in range(100)])
+    assert sum(o.digit is None for o in letters) > .8*len(letters)
+    assert sum(o.digit is None for o in scribbles) > len(scribbles)/2  # some look like a digit
+    assert any(o.digit is None and o.prob > .9 for o in letters)
+    assert sum(o.digit is None for o in careful.predict_batch([drawn(i % 10, i) for i in range(100)])) <= 2
+
+
 def test_every_form_says_what_the_learner_says(bundle, run, tmp_path):
     x = np.random.default_rng(0).normal(size=(5, 1, 28, 28)).astype(np.float32)
     np.save(tmp_path/'x.npy', x)
@@ -120,6 +130,7 @@ refused = {
     'truncated':         (lambda b: b.write_bytes(b.read_bytes()[:5000]), 'is not the file that its JSON is about'),
     'seven classes':     (lambda b: other(b, nn.Sequential(nn.Flatten(), nn.Linear(784, 7))), 'n x 10 scores'),
     'a flat input':      (lambda b: other(b, nn.Linear(28, 10)), 'n x 10 scores'),
+    'no limit':          (lambda b: other(b, Ten(), energy_limit='nan'), 'metadata that make no sense'),
     'no metadata':       (lambda b: other(b, Ten(), temperature=None), 'is no model from mnist-export'),
     'odd metadata':      (lambda b: other(b, Ten(), std=0.), 'metadata that make no sense'),
     'NaN in metadata':   (lambda b: other(b, Ten(), mean=float('nan')), 'metadata that make no sense'),

@@ -70,7 +70,11 @@ def own_digits():
              for name, o in [*r['kinds'].items(), ('together', right)]]
     lines.append(['drawn as with a finger, no paper', f"{100*r['drawn']['accuracy']:.1f}", '–'])
     table = markdown_rows(['kind of paper', 'single digits right %', 'digits of whole pages right %'], lines)
-    return f"{table}\n\n{n['single']:,} single digits, {n['page']:,} on pages, {r['drawn']['n']:,} drawn."
+    said = {k: f"{o['accuracy']:.1%} of {o['n']:,}" for k, o in r['rejected_below_90'].items()}
+    return f'''{table}
+
+{n['single']:,} single digits, {n['page']:,} on pages, {r['drawn']['n']:,} drawn. With `--reject-below .9` these get a question mark
+instead of a digit: {said['letters']} letters, {said['scribbles']} scribbles, and {said['right']} photographed digits that are read right.'''
 
 
 plain = [o for o in board.recipe.unique() if ':' not in o]

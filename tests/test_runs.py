@@ -106,7 +106,7 @@ def test_training_goes_the_same_way_when_no_test_image_can_be_read(recipe, digit
         runs.train(tmp_path/'blind', recipe, out=tmp_path/'run', **fields)
     blind = runs.load_run(tmp_path/'run')
     with blind.no_bar(): probs, _ = blind.get_preds(dl=blind.dls.test_dl(seen.learn.dls.valid_ds.items))
-    assert np.array_equal(probs, np.load(seen.path/'predictions.npz')['valid_probs'])
+    assert np.array_equal(probs, torch.from_numpy(runs.predictions(seen.path, 'valid')[0]).softmax(1))
 
 
 @pytest.mark.parametrize('recipe', ['linear', 'knn', 'svm'])
@@ -223,7 +223,7 @@ def test_without_validation_all_images_train_and_the_test_is_scored(digits, tmp_
     assert run.metrics['train_images'] == 1437 and run.metrics['valid'] is None and run.metrics['test']['n'] == 360
     assert run.metrics['test']['accuracy'] > .9
     assert 'none: trained on all' in runs.summary(run) and not (run.path/'accuracy.png').exists()
-    assert np.load(run.path/'predictions.npz')['valid_probs'].shape == (0, 10)
+    assert np.load(run.path/'predictions.npz')['valid_scores'].shape == (0, 10)
     model = run.learn.model
     assert model[0].weight.equal(archs['fast_cnn']()[0].weight)  # the fixed filters have stayed as they were
 
