@@ -81,15 +81,17 @@ def mnist_train(
     split_seed:int=42, # Which images are for validation
     log:str=None, # Where to track the epochs besides: tensorboard or wandb
     out:str=None, # Folder of the run, default a new one under runs/
+    resume:str=None, # Go on with the interrupted run in this folder; only --log counts besides
     list:bool=False, # Show all recipes, train nothing
     **kwargs
 ):
     "Train by a recipe, evaluate and export; everything goes into the folder of the run"
     if list: return print(recipe_table())
-    from mnist_fastai.runs import summary, train
+    from mnist_fastai import runs
     gc.freeze()  # what was imported is no garbage, not even when the process ends
-    run = train(data, recipe, seed, train_size, valid_size, split_seed, log, out, **kwargs)
-    print(summary(run))
+    if resume: run = runs.resume(resume, log)
+    else: run = runs.train(data, recipe, seed, train_size, valid_size, split_seed, log, out, **kwargs)
+    print(runs.summary(run))
     return run
 
 # %% ../nbs/12_cli.ipynb #c40abdb1

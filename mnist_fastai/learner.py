@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FusedAdam', 'mnist_learner', 'OneHotCrossEntropy', 'find_lr', 'EpochLog', 'TrimMemory', 'BFloat16', 'EMA', 'PlainEnd',
-           'Distill']
+           'Distill', 'Checkpoint']
 
 # %% ../nbs/03_learner.ipynb #a34235c7
 import csv, ctypes, sys, time
@@ -16,8 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
-from fastai.callback.core import Callback, event
+from fastai.callback.core import CancelEpochException, Callback, event
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import SuggestionMethod
 from fastai.data.core import DataLoaders
@@ -222,6 +223,7 @@ class EpochLog(Callback):
 
     def after_epoch(self):
         if hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds'): return
+        if not self.learn.final_record: return  # skipped, since it was trained before
         names = self.recorder.metric_names[1:-1]
         row = dict(epoch=self.epoch + 1, **dict(zip(names, self.learn.final_record)),
                    seconds=time.perf_counter() - self.started)
@@ -319,3 +321,65 @@ class Distill(Callback):
         said, taught = (F.log_softmax(o.float()/self.temperature, 1) for o in (self.pred, self.ask()))
         imitation = F.kl_div(said, taught, reduction='batchmean', log_target=True)*self.temperature**2
         self.learn.loss_grad = torch.lerp(self.loss_grad, imitation, self.share)
+
+# %% ../nbs/03_learner.ipynb #415adf1e
+def plain(
+    o # Numbers, text, arrays and tensors, in dicts, lists and tuples
+): # The same, of Python and PyTorch only
+    "What `torch.load` reads without running code"
+    if isinstance(o, torch.Tensor): return o.detach().as_subclass(torch.Tensor)
+    if isinstance(o, (np.ndarray, np.generic)): return o.tolist()
+    if isinstance(o, dict): return {k: plain(v) for k, v in o.items()}
+    if isinstance(o, tuple): return tuple(map(plain, o))
+    return [*map(plain, o)] if isinstance(o, (list, L)) else o
+
+# %% ../nbs/03_learner.ipynb #3766137e
+class Checkpoint(Callback):
+    "Write what a training needs to go on into `file` after each epoch; if it is there, go on from it"
+    order = 70  # after all that an epoch leaves behind
+    def __init__(self, file:str|Path): self.file = Path(file)
+
+    def before_fit(self):
+        self.saved, self.done = None, 0
+        if not self.file.exists(): return
+        try: self.saved = torch.load(self.file, map_location='cpu', weights_only=True)
+        except Exception as e: raise ValueError(f'{self.file} is damaged: delete it to begin anew') from e
+        self.done = self.saved['epochs']
+
+    def before_epoch(self):
+        if self.epoch < self.done: raise CancelEpochException
+
+    def after_epoch(self):
+        if self.epoch + 1 > self.done: self.write()
+        elif self.epoch + 1 == self.done: self.go_on(self.saved)
+
+# %% ../nbs/03_learner.ipynb #45233cac
+@patch
+def write(self:Checkpoint):
+    "The file, whole or not at all"
+    recorder, others = self.learn.recorder, {}
+    if hasattr(self.learn, 'epoch_log'): others['rows'] = self.epoch_log.rows
+    if hasattr(self.learn, 'ema'): others['averaged'] = self.ema.averaged.state_dict()
+    if hasattr(self.learn, 'distill'): others['known'] = self.distill.known
+    seen = {k: getattr(recorder, k) for k in ('lrs', 'iters', 'values', 'losses')}
+    smooth = recorder.smooth_loss.count, recorder.smooth_loss.val
+    state = dict(epochs=self.epoch + 1, model=self.model.state_dict(), opt=self.opt.state_dict(), seen=seen,
+                 smooth=smooth, random=get_random_states(), loaders=[o.rng.getstate() for o in self.dls], **others)
+    with whole_file(self.file) as f: torch.save(plain(state), f)
+
+# %% ../nbs/03_learner.ipynb #edd1bf19
+@patch
+def go_on(self:Checkpoint,
+    saved:dict # What `write` wrote
+):
+    "Everything as it was when the file was written"
+    self.model.load_state_dict(saved['model'])
+    self.opt.load_state_dict({k: L(o) for k, o in to_device(saved['opt'], self.dls.device).items()})
+    recorder = self.learn.recorder
+    for k, v in saved['seen'].items(): setattr(recorder, k, v)
+    recorder.smooth_loss.count, recorder.smooth_loss.val = saved['smooth']
+    if 'rows' in saved: self.epoch_log.rows = saved['rows']
+    if 'averaged' in saved: self.ema.averaged.load_state_dict(saved['averaged'])
+    if 'known' in saved: self.distill.known = saved['known'].to(self.dls.device)
+    set_random_states(**saved['random'])
+    for dl, o in zip(self.dls, saved['loaders']): dl.rng.setstate(o)

@@ -142,7 +142,7 @@ def scribble(rng): return drawn(rng, None)
 
 
 def drawn(rng, digit, size=280):
-    "A digit (None: a scribble) drawn with mouse or finger: strokes of varying width, light on dark, `uint8` size x size"
+    "A digit (None: a scribble) drawn with mouse or finger: strokes of any width, light on dark, `uint8` size x size"
     canvas = Image.new('L', (2*size, 2*size))
     brush, turn, lean = ImageDraw.Draw(canvas), rng.uniform(-.2, .2), rng.uniform(-.3, .3)
     rotate = np.array([(np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))])

@@ -73,8 +73,9 @@ def own_digits():
     said = {k: f"{o['accuracy']:.1%} of {o['n']:,}" for k, o in r['rejected_below_90'].items()}
     return f'''{table}
 
-{n['single']:,} single digits, {n['page']:,} on pages, {r['drawn']['n']:,} drawn. With `--reject-below .9` these get a question mark
-instead of a digit: {said['letters']} letters, {said['scribbles']} scribbles, and {said['right']} photographed digits that are read right.'''
+{n['single']:,} single digits, {n['page']:,} on pages, {r['drawn']['n']:,} drawn. With `--reject-below .9` these get a
+question mark instead of a digit: {said['letters']} letters, {said['scribbles']} scribbles, and {said['right']}
+photographed digits that are read right.'''
 
 
 plain = [o for o in board.recipe.unique() if ':' not in o]

@@ -1,0 +1,123 @@
+"""A training that is killed, stopped or runs out of disk goes on where it was, and ends as if nothing had happened."""
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import full, run_command
+from fastai.callback.core import Callback
+
+from mnist_fastai import runs
+
+command = Path(sys.executable).parent/'mnist-train'
+trainings = {
+    'plain': ['--recipe', 'simple', '--epochs', '4'],
+    'augmented': ['--recipe', 'batchnorm_aug', '--epochs', '4'],
+    'everything': ['--recipe', 'two_conv:teacher=tiny:ema=.99:plain=1:augment=affine+elastic+stroke+paper:epochs=3']}
+
+
+def start(args, cwd, **kwargs):
+    return subprocess.Popen([command, '--data', 'digits', *args, '--out', 'run'], cwd=cwd, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+
+
+@pytest.mark.parametrize('name', trainings)
+def test_killed_at_any_moment_it_ends_with_the_same_weights(name, digits, tmp_path):
+    def weights(run): return (run/'weights.safetensors').read_bytes()
+
+    (whole := tmp_path/'whole').mkdir()
+    began = time.time()
+    assert start(trainings[name], whole).wait(timeout=300) == 0
+    took, rng = time.time() - began, random.Random(name)
+    for i in range(7 if full else 1):
+        (folder := tmp_path/str(i)).mkdir()
+        process = start(trainings[name], folder)
+        time.sleep(took*rng.uniform(.4, 1))
+        process.kill()
+        process.communicate()
+        if (folder/'run'/'metrics.json').exists(): continue  # it was quicker than the first
+        begun = (folder/'run'/'environment.json').exists()
+        again = ['--resume', 'run'] if begun else [*trainings[name], '--out', 'again']
+        done = run_command('mnist-train', '--data', 'digits', *again, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        folder = folder.joinpath('run' if begun else 'again')
+        assert weights(folder) == weights(whole/'run') and not (folder/'checkpoint.pt').exists()
+
+
+class Stop(Callback):
+    "Interrupt in the middle of an epoch"
+    order = 99
+    def __init__(self, epoch): self.at = epoch
+    def after_batch(self):
+        if self.epoch == self.at and self.iter == 3: raise KeyboardInterrupt
+
+
+def interrupted(folder, epoch=1, recipe='simple:epochs=3'):
+    "A run of which `epoch` epochs are done"
+    config = runs.settings('digits', recipe, 1)
+    learn, _ = runs.start_run(config, folder)
+    with pytest.raises(KeyboardInterrupt): runs.fit(learn, config, [Stop(epoch)])
+    return folder
+
+
+def test_what_was_seen_of_the_first_epochs_is_kept(digits, tmp_path):
+    whole = runs.train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
+    run = runs.resume(interrupted(tmp_path/'half', 2))
+    rows = [[line.rsplit(',', 1)[0] for line in (o.path/'history.csv').read_text().splitlines()] for o in (whole, run)]
+    assert rows[0] == rows[1] and len(rows[0]) == 4
+    for key in ('valid', 'test'): assert whole.metrics[key] == run.metrics[key]
+    assert {o.name for o in run.path.iterdir()} == {o.name for o in whole.path.iterdir()}
+
+
+def test_the_plots_show_the_first_epochs_too(digits, tmp_path):
+    config = runs.settings('digits', 'simple:epochs=3', 1)
+    whole, _ = runs.start_run(config, tmp_path/'whole')
+    runs.fit(whole, config)
+    half, _ = runs.start_run(config, interrupted(tmp_path/'half'), resumed=True)
+    runs.fit(half, config)
+    a, b = whole.recorder, half.recorder
+    assert len(a.losses) > 20 and len(a.values) == 3
+    for field in ('lrs', 'iters', 'losses', 'values'): assert getattr(a, field) == getattr(b, field)
+
+
+def test_what_cannot_go_on_says_why(digits, tmp_path):
+    with pytest.raises(FileNotFoundError, match='is no run'): runs.resume(tmp_path)
+    run = interrupted(tmp_path/'run')
+    env = json.loads((run/'environment.json').read_text())
+    env['data']['training']['sha256'] = 'other'
+    runs.write_json(run/'environment.json', env)
+    with pytest.raises(ValueError, match='not those that .*run began with: train anew'): runs.resume(run)
+    run = interrupted(tmp_path/'run2')
+    (run/'checkpoint.pt').write_bytes((run/'checkpoint.pt').read_bytes()[:1000])
+    with pytest.raises(ValueError, match='checkpoint.pt is damaged: delete it to begin anew'): runs.resume(run)
+    (run/'checkpoint.pt').unlink()
+    assert len((runs.resume(run).path/'history.csv').read_text().splitlines()) == 4
+    with pytest.raises(ValueError, match='is finished: there is nothing to go on with'): runs.resume(run)
+
+
+def test_a_checkpoint_runs_no_code(digits, tmp_path):
+    class Bad:
+        def __reduce__(self): return Path.touch, (tmp_path/'it ran',)
+
+    run = interrupted(tmp_path/'run')
+    torch.save(dict(epochs=1, model=Bad()), run/'checkpoint.pt')
+    with pytest.raises(ValueError, match='is damaged'): runs.resume(run)
+    assert not (tmp_path/'it ran').exists()
+
+
+def listen_to_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell may have told a background job not to
+
+
+@pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_stopped_it_says_how_to_go_on(sign, code, digits, tmp_path):
+    process = start(['--recipe', 'simple', '--epochs', '100'], tmp_path, preexec_fn=listen_to_ctrl_c)
+    next(line for line in process.stdout if line.startswith('epoch 2'))  # so the first was written
+    process.send_signal(sign)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code and 'mnist-train --resume run' in out and 'Traceback' not in err
+    assert (tmp_path/'run'/'checkpoint.pt').exists() and not (tmp_path/'run'/'metrics.json').exists()
