@@ -18,7 +18,8 @@ here = Path(__file__).parent
 def trials_of(folder):
     "A row for each finished trial, with its path"
     trials = read_trials([o.parent for o in Path(folder).glob('trials/*/metrics.json')])
-    return trials.assign(path=[Path(folder)/'trials'/o for o in trials.trial])
+    recipe = trials.recipe.str.partition(':teacher')[0]  # while choosing, the teacher was another
+    return trials.assign(recipe=recipe, path=[Path(folder)/'trials'/o for o in trials.trial])
 
 
 def mistakes(trials):
