@@ -7,7 +7,7 @@ __all__ = ['FusedAdam', 'mnist_learner', 'OneHotCrossEntropy', 'find_lr', 'Epoch
            'Distill', 'Checkpoint']
 
 # %% ../nbs/03_learner.ipynb #a34235c7
-import csv, ctypes, sys, time
+import csv, ctypes, io, sys, time
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
@@ -365,7 +365,8 @@ def write(self:Checkpoint):
     smooth = recorder.smooth_loss.count, recorder.smooth_loss.val
     state = dict(epochs=self.epoch + 1, model=self.model.state_dict(), opt=self.opt.state_dict(), seen=seen,
                  smooth=smooth, random=get_random_states(), loaders=[o.rng.getstate() for o in self.dls], **others)
-    with whole_file(self.file) as f: torch.save(plain(state), f)
+    torch.save(plain(state), content := io.BytesIO())  # into a file that has no room it fails in a strange way
+    with whole_file(self.file) as f: f.write(content.getbuffer())
 
 # %% ../nbs/03_learner.ipynb #edd1bf19
 @patch

@@ -439,7 +439,7 @@ def run_config(
     try:
         with trackers[log](learn.path, dict(c)) if log else nullcontext() as tracker:
             rows = fit(learn, c, [tracker] if log else [])
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, OSError):
         print(f'\nstopped; it goes on after its last whole epoch with: mnist-train --resume {learn.path}', flush=True)
         raise
     watch.lap('training')

@@ -1,5 +1,6 @@
 """Tests run in a home of their own: nothing of the user's is written, and MNIST is borrowed if the user has it."""
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,9 @@ def run_command(*args, cwd, prefix=(), **env):
     exe = [sys.executable, '-c'] if args[0] == 'python' else [str(Path(sys.executable).parent/args[0])]
     return subprocess.run([*prefix, *exe, *map(str, args[1:])], cwd=cwd, env={**os.environ, **env}, text=True,
                           capture_output=True, timeout=300, stdin=subprocess.DEVNULL)
+
+
+def listen_to_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell may have told a background job not to
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import listen_to_ctrl_c
 from scipy import stats
 
 from mnist_fastai import compare as c
@@ -218,9 +219,6 @@ def test_a_trial_that_fails_is_reported_and_the_others_go_on(sh, tmp_path):
     board = pd.read_csv(tmp_path/'c'/'leaderboard.csv')
     assert set(board.recipe) == {'mlp:epochs=1', 'knn'} and '1e12' not in (tmp_path/'c'/'trials.csv').read_text()
     assert len(list((tmp_path/'c'/'trials').iterdir())) == 3
-
-
-def listen_to_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell may have told a background job not to
 
 
 @pytest.mark.parametrize('sign, code, says', [(signal.SIGINT, 1, 'interrupted'), (signal.SIGTERM, 143, '')])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import full, run_command
+from conftest import full, listen_to_ctrl_c, run_command
 from fastai.callback.core import Callback
 
 from mnist_fastai import runs
@@ -110,9 +110,6 @@ def test_a_checkpoint_runs_no_code(digits, tmp_path):
     assert not (tmp_path/'it ran').exists()
 
 
-def listen_to_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell may have told a background job not to
-
-
 @pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
 def test_stopped_it_says_how_to_go_on(sign, code, digits, tmp_path):
     process = start(['--recipe', 'simple', '--epochs', '100'], tmp_path, preexec_fn=listen_to_ctrl_c)
@@ -121,3 +118,27 @@ def test_stopped_it_says_how_to_go_on(sign, code, digits, tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == code and 'mnist-train --resume run' in out and 'Traceback' not in err
     assert (tmp_path/'run'/'checkpoint.pt').exists() and not (tmp_path/'run'/'metrics.json').exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system of 1 MB, in memory, and what makes it larger"
+    def mount(*options): return subprocess.run(['mount', '-t', 'tmpfs', *options, 'tmpfs', disk], capture_output=True)
+
+    (disk := tmp_path/'disk').mkdir()
+    try: mounted = mount('-o', 'size=1m').returncode == 0
+    except FileNotFoundError: mounted = False
+    if not mounted: pytest.skip('only root can mount a small disk')
+    yield disk, lambda: mount('-o', 'remount,size=50m')
+    subprocess.run(['umount', disk], check=True)
+
+
+def test_on_a_full_disk_it_stops_and_goes_on_when_there_is_room(digits, small_disk):
+    disk, enlarge = small_disk
+    done = run_command('mnist-train', '--data', 'digits', '--epochs', '2', '--out', 'run', cwd=disk)
+    assert done.returncode == 1 and done.stderr.strip().endswith('No space left on device')
+    assert 'mnist-train --resume run' in done.stdout
+    assert {o.name for o in (disk/'run').iterdir()} == {'config.json', 'environment.json', 'history.csv'}
+    enlarge()
+    done = run_command('mnist-train', '--resume', 'run', cwd=disk)
+    assert done.returncode == 0 and (disk/'run'/'metrics.json').exists(), done.stderr
