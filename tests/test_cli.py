@@ -32,7 +32,7 @@ def test_help_waits_for_no_import(sh):
 def test_the_command_and_the_function_take_the_same():
     def plain(f): return {k: (v.default, v.annotation) for k, v in inspect.signature(f).parameters.items()}
     options = plain(cli.mnist_train)
-    assert options.pop('list') and options == plain(train)
+    assert options.pop('list') and options.pop('resume') and options == plain(train)
 
 
 def test_training_in_a_pipe_is_a_line_an_epoch_and_a_summary(trained):
