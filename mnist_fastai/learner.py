@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from fastai.callback.core import CancelEpochException, Callback, event
 from fastai.callback.fp16 import MixedPrecision
@@ -328,7 +327,7 @@ def plain(
 ): # The same, of Python and PyTorch only
     "What `torch.load` reads without running code"
     if isinstance(o, torch.Tensor): return o.detach().as_subclass(torch.Tensor)
-    if isinstance(o, (np.ndarray, np.generic)): return o.tolist()
+    if hasattr(o, 'tolist'): return o.tolist()  # NumPy's
     if isinstance(o, dict): return {k: plain(v) for k, v in o.items()}
     if isinstance(o, tuple): return tuple(map(plain, o))
     return [*map(plain, o)] if isinstance(o, (list, L)) else o

@@ -426,6 +426,17 @@ def start_run(
     return recipe_learner(dls, c, run), info
 
 # %% ../nbs/05_runs.ipynb #8385c555
+@contextmanager
+def how_to_go_on(
+    run:Path # Its folder
+):
+    "Say it, if somebody or a full disk stops a training"
+    try: yield
+    except (KeyboardInterrupt, SystemExit, OSError):
+        print(f'\nstopped; it goes on after its last whole epoch with: mnist-train --resume {run}', flush=True)
+        raise
+
+# %% ../nbs/05_runs.ipynb #af3a4bab
 def run_config(
     config:dict, # From `settings`
     out:str=None, # The run directory
@@ -436,12 +447,8 @@ def run_config(
     watch, c = Stopwatch(), AttrDict(config)
     learn, info = start_run(c, out, resumed)
     watch.lap('data')
-    try:
-        with trackers[log](learn.path, dict(c)) if log else nullcontext() as tracker:
-            rows = fit(learn, c, [tracker] if log else [])
-    except (KeyboardInterrupt, SystemExit, OSError):
-        print(f'\nstopped; it goes on after its last whole epoch with: mnist-train --resume {learn.path}', flush=True)
-        raise
+    with how_to_go_on(learn.path), trackers[log](learn.path, dict(c)) if log else nullcontext() as tracker:
+        rows = fit(learn, c, [tracker] if log else [])
     watch.lap('training')
     if resumed: watch.seconds['training'] = round(sum(o['seconds'] for o in rows), 3)
     export(learn)
