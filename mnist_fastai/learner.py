@@ -221,8 +221,7 @@ class EpochLog(Callback):
     def before_epoch(self): self.started = time.perf_counter()
 
     def after_epoch(self):
-        if hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds'): return
-        if not self.learn.final_record: return  # skipped, since it was trained before
+        if hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds') or not self.learn.final_record: return  # skipped
         names = self.recorder.metric_names[1:-1]
         row = dict(epoch=self.epoch + 1, **dict(zip(names, self.learn.final_record)),
                    seconds=time.perf_counter() - self.started)
