@@ -241,7 +241,7 @@ def leaderboard_table(
     for _, r in df.iterrows():
         epochs, seeds = ('–', 'any') if pd.isna(r.epochs) else (int(r.epochs), r.seeds)
         rows.append([f'`{r.recipe}`', f'{r.train_images:,}', f'{r.parameters:,}', f'{r.multiply_adds:,}', epochs,
-                     f'{r.seconds:.0f}', seeds, *(percent(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
+                     '–' if pd.isna(r.seconds) else f'{r.seconds:.0f}', seeds, *(percent(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
     said = [i for i, column in enumerate(zip(*rows)) if set(column) != {'–'}]
     return markdown_rows([names[i] for i in said], [[row[i] for i in said] for row in rows])
 
