@@ -240,8 +240,9 @@ def leaderboard_table(
     rows = []
     for _, r in df.iterrows():
         epochs, seeds = ('–', 'any') if pd.isna(r.epochs) else (int(r.epochs), r.seeds)
+        seconds = '–' if pd.isna(r.seconds) else f'{r.seconds:.0f}'
         rows.append([f'`{r.recipe}`', f'{r.train_images:,}', f'{r.parameters:,}', f'{r.multiply_adds:,}', epochs,
-                     '–' if pd.isna(r.seconds) else f'{r.seconds:.0f}', seeds, *(percent(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
+                     seconds, seeds, *(percent(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
     said = [i for i, column in enumerate(zip(*rows)) if set(column) != {'–'}]
     return markdown_rows([names[i] for i in said], [[row[i] for i in said] for row in rows])
 
