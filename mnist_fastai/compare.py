@@ -6,9 +6,9 @@
 __all__ = ['leaderboard_table', 'compare', 'choose_members', 'ensemble']
 
 # %% ../nbs/06_compare.ipynb #eab531a7
-import ast, hashlib, io, itertools, json, re, shutil, warnings
+import ast, hashlib, io, itertools, json, re, shutil, subprocess, sys, warnings
 from contextlib import redirect_stdout
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,11 +25,11 @@ from scipy.special import softmax
 
 # %% ../nbs/06_compare.ipynb #bbc48746
 import mnist_fastai
-from .data import check_numbers, describe, live, mnist_path, whole_file
+from .data import check_numbers, describe, live, mnist_path, new_folder, whole_file
 from .interpret import stress_accuracy
 from mnist_fastai.runs import (
-    check_tracker, environment, markdown_rows, predictions, read_json, run_config, same_tomorrow, save_plot, settings,
-    share, write_json
+    check_installed, check_tracker, environment, markdown_rows, predictions, read_json, run_config, same_tomorrow,
+    save_plot, settings, share, write_json
 )
 
 # %% ../nbs/06_compare.ipynb #a54d6e43
@@ -118,6 +118,18 @@ def show_trial(
     what = r.get('error') or f"{seen}{r['seconds']['training']:.1f} s"
     print(f"{count}  {r['name']}  {what}", flush=True)
 
+# %% ../nbs/06_compare.ipynb #4d647213
+def failures(
+    results, # Of `run_trial`, as they come
+    n:int # How many will
+) -> list: # Name and error of each that failed
+    "Follow trials, with one bar for all or a line for each"
+    failed = []
+    for i, r in enumerate(progress_bar(results, total=n, leave=False) if live() else results, 1):
+        show_trial(r, f'{i}/{n}')
+        if 'error' in r: failed.append(r)
+    return failed
+
 # %% ../nbs/06_compare.ipynb #05bf6ca8
 def run_trials(
     todo:dict, # folder -> `settings`
@@ -125,15 +137,11 @@ def run_trials(
     jobs:int, # Processes
     log:str=None # As `train` takes it
 ) -> list: # Name and error of each that failed
-    "Run trials side by side, with one bar for all or a line for each"
-    threads, failed, n = max(1, cpu_count()//jobs), [], len(todo)
+    "Run trials side by side"
+    threads = max(1, cpu_count()//jobs)
     with parallel_config('loky', inner_max_num_threads=threads, idle_worker_timeout=5):
         calls = (delayed(run_trial)(c, dest, work, threads if jobs > 1 else None, log) for dest, c in todo.items())
-        results = Parallel(jobs, return_as='generator_unordered', batch_size=1)(calls)
-        for i, r in enumerate(progress_bar(results, total=n, leave=False) if live() else results, 1):
-            show_trial(r, f'{i}/{n}')
-            if 'error' in r: failed.append(r)
-    return failed
+        return failures(Parallel(jobs, return_as='generator_unordered', batch_size=1)(calls), len(todo))
 
 # %% ../nbs/06_compare.ipynb #f9737724
 def not_done(
@@ -165,18 +173,148 @@ def run_and_survive(
     return failed
 
 # %% ../nbs/06_compare.ipynb #b9118282
-def run_missing(
+def run_here(
     todo:dict, # folder -> `settings`, all in one folder
     jobs:int=None, # Processes, default one a core
     log:str=None # As `train` takes it
+) -> list: # Name and error of each that failed
+    "Run trials on this machine"
+    with TemporaryDirectory(dir=next(iter(todo)).parent, prefix='.work-', ignore_cleanup_errors=True) as work:
+        return run_and_survive(todo, Path(work), jobs or min(cpu_count(), len(todo)), log)
+
+# %% ../nbs/06_compare.ipynb #e27c12f1
+def data_version(
+    info:dict # From `describe`
+) -> str:
+    "What the name of a trial hangs on besides its settings"
+    return code_version() + info['training']['sha256'] + info['testing']['sha256']
+
+# %% ../nbs/06_compare.ipynb #87b341f8
+def run_asked(
+    c:dict, # From `settings`
+    name:str, # Of the trial, as the one who asks calls it
+    data:str, # Where the data are on this machine
+    log:str, # As `train` takes it
+    here:str # A folder to work in
+) -> dict: # As `run_trial`; only the name if the data are not there
+    "`run_trial`, if it would be the same trial here"
+    try: info = describe(mnist_path(data))
+    except (ValueError, OSError): return dict(name=name)
+    if trial_name(c, data_version(info)) != name: return dict(name=name, error='has other code, libraries or data')
+    (work := Path(here)/'work').mkdir()
+    return run_trial(AttrDict(c, data=data), Path(here)/name, work, log=log)
+
+# %% ../nbs/06_compare.ipynb #664d5384
+answer = "import json, sys; from mnist_fastai.compare import run_asked; r = run_asked(**json.load(sys.stdin));" \
+         "open('answer.json', 'w').write(json.dumps(r))"
+
+def run_for_another(
+    c:dict, # From `settings`
+    name:str, # Of the trial
+    archive:str=None, # The data, a file in the worker's folder; default: they should be where `c` says
+    log:str=None # As `train` takes it
+) -> dict: # As `run_asked`, and `files`: path -> bytes
+    "What a Dask worker does"
+    from distributed import get_worker
+    data = str(Path(get_worker().local_directory)/archive) if archive else c['data']
+    with TemporaryDirectory() as tmp:
+        asked = json.dumps(dict(c=c, name=name, data=data, log=log, here=tmp))
+        done = subprocess.run([sys.executable, '-c', answer], input=asked, text=True, cwd=tmp, capture_output=True)
+        if done.returncode:
+            said = done.stderr.strip().splitlines()[-1:] or ['perhaps for lack of memory']
+            return dict(name=name, error=f'its process ended with {done.returncode}: {said[0]}')
+        folder = Path(tmp)/name
+        files = {str(o.relative_to(folder)): o.read_bytes() for o in folder.rglob('*') if o.is_file()}
+        return dict(read_json(f'{tmp}/answer.json'), files=files, worker=get_worker().address)
+
+# %% ../nbs/06_compare.ipynb #91d9ff85
+def keep_trial(
+    r:dict, # From `run_for_another`
+    dest:Path, # Its folder
+    c:dict, # From `settings`
+    dataset:str # What the data are called here
+) -> dict: # As `run_trial`
+    "Write the files of a trial, all or none"
+    files, worker = r.pop('files', {}), r.pop('worker', '')
+    if 'error' in r: return dict(r, error=f"{worker} {r['error']}".strip())
+    if (dest/'metrics.json').exists(): return r
+    shutil.rmtree(dest, ignore_errors=True)  # something that is no finished trial
+    with new_folder(dest) as tmp:
+        for name, content in files.items():
+            (tmp/name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp/name).write_bytes(content)
+        write_json(tmp/'config.json', c)
+        write_json(tmp/'metrics.json', dict(read_json(tmp/'metrics.json'), dataset=dataset))
+    return r
+
+# %% ../nbs/06_compare.ipynb #d3ac53a7
+def connect(
+    scheduler:str # tcp://HOST:PORT
+): # A Dask client, with a worker at least
+    "Find a cluster; `OSError` if it is not there, or has nobody to work"
+    from distributed import Client, TimeoutError
+    client = Client(scheduler, timeout=10)
+    try: client.wait_for_workers(1, timeout=30)
+    except TimeoutError:
+        client.close()
+        raise OSError(f'{scheduler} has no worker: start some with: dask worker {scheduler} --nthreads 1') from None
+    return client
+
+# %% ../nbs/06_compare.ipynb #e8c12105
+def ship(
+    client, # Of a Dask cluster
+    path:Path # An image folder
+) -> str: # The name of the archive
+    "Send the data once to each worker, also to those that come later"
+    with TemporaryDirectory() as tmp:
+        file = shutil.make_archive(f'{tmp}/{path.name}', 'gztar', path)
+        client.upload_file(file, load=False)
+    return Path(file).name
+
+# %% ../nbs/06_compare.ipynb #bc6b3b40
+def cluster_results(
+    todo:dict, # folder -> `settings`
+    path:Path, # The data
+    scheduler:str, # tcp://HOST:PORT
+    log:str=None # As `train` takes it
+): # Yields what `run_trial` gives, in any order
+    "Run trials on a cluster, and keep what they wrote"
+    from distributed import as_completed
+    dataset, archive = describe(path)['name'], None
+    with connect(scheduler) as client:
+        def submit(o):
+            return client.submit(run_for_another, dict(todo[o]), o.name, archive, log, key=(o.name, archive or ''))
+        asked = {submit(o): o for o in todo}
+        for future in (done := as_completed([*asked])):
+            dest = asked.pop(future)
+            r = future.result() if future.status == 'finished' else dict(error=str(future.exception()))
+            if not r.keys() & {'test', 'error'}:  # there are no data
+                archive = archive or ship(client, path)
+                asked[again := submit(dest)] = dest
+                done.add(again)
+            else: yield keep_trial(dict(r, name=dest.name), dest, todo[dest], dataset)
+
+# %% ../nbs/06_compare.ipynb #70a73e23
+def run_on_cluster(
+    todo:dict, # folder -> `settings`
+    path:Path, # The data
+    scheduler:str, # tcp://HOST:PORT
+    log:str=None # As `train` takes it
+) -> list: # Name and error of each that failed
+    "Run trials on a Dask cluster"
+    return failures(cluster_results(todo, path, scheduler, log), len(todo))
+
+# %% ../nbs/06_compare.ipynb #88b8a411
+def run_missing(
+    todo:dict, # folder -> `settings`, all in one folder
+    run # From a part of it to name and error of each that failed
 ) -> list: # Name and error of each that failed
     "Run the trials that are not done"
     missing = not_done(todo)
     print(f'{len(todo)} trials, {len(todo) - len(missing)} of them done before', flush=True)
     if not missing: return []
-    (folder := next(iter(todo)).parent).mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix='.work-', ignore_cleanup_errors=True) as work:
-        return run_and_survive(missing, Path(work), jobs or min(cpu_count(), len(missing)), log)
+    next(iter(todo)).parent.mkdir(parents=True, exist_ok=True)
+    return run(missing)
 
 # %% ../nbs/06_compare.ipynb #56b70537
 def read_trials(
@@ -445,6 +583,17 @@ def finished(
     return kept
 
 # %% ../nbs/06_compare.ipynb #ae398e15
+def check_where(
+    jobs:int, # Processes, or None
+    scheduler:str # Of a Dask cluster, or None
+):
+    "`ValueError` if trials cannot run there"
+    if jobs is not None: check_numbers(jobs=(jobs, 1))
+    if scheduler is None: return
+    if jobs: raise ValueError('jobs is for this machine: how many trials a cluster runs side by side, its workers say')
+    check_installed('distributed', 'leave out the scheduler')
+
+# %% ../nbs/06_compare.ipynb #85f1f6ff
 def compare(
     recipes:list, # As `get_recipe` takes them
     data:str='auto', # As `mnist_path` takes it
@@ -453,16 +602,18 @@ def compare(
     jobs:int=None, # Processes side by side, default one a core
     log:str=None, # Where to track the epochs besides: tensorboard or wandb
     out:str|Path='runs/compare', # The folder of the comparison; what it holds already is not run again
-    valid_size:int=5000 # As `train` takes it
+    valid_size:int=5000, # As `train` takes it
+    scheduler:str=None # Of a Dask cluster, tcp://HOST:8786, to run the trials on; default this machine
 ) -> AttrDict: # path, board and pairs (each a `DataFrame`), failed (a list of name and error)
     "Train all combinations of recipes, seeds and training sizes, and write the leaderboard"
     check_tracker(log)
-    if jobs is not None: check_numbers(jobs=(jobs, 1))
+    check_where(jobs, scheduler)
     path, out = mnist_path(data), Path(out).expanduser()
     data, info = same_tomorrow(data, path), describe(path)
     trials = plan(data, recipes, seeds, train_sizes, info, valid_size)
-    version = code_version() + info['training']['sha256'] + info['testing']['sha256']
-    failed = run_missing({out/'trials'/trial_name(c, version): c for c in trials}, jobs, log)
+    run = partial(run_on_cluster, path=path, scheduler=scheduler) if scheduler else partial(run_here, jobs=jobs)
+    version = data_version(info)
+    failed = run_missing({out/'trials'/trial_name(c, version): c for c in trials}, partial(run, log=log))
     if done := finished(out/'trials', data, version): return AttrDict(path=out, failed=failed, **report(out, done))
     raise ValueError(f"no trial succeeded; the first failed with {failed[0]['error']}")
 

@@ -159,11 +159,11 @@ def model_card(
 
 # %% ../nbs/09_export.ipynb #e74aa1bf
 def network(
-    arch:str, # A key of `archs`
+    config:dict, # Of its run
     weights:bytes # Of safetensors
 ) -> nn.Module: # Ready to predict
     "An architecture with weights"
-    model = build_model(arch)
+    model = build_model(config['arch'], config.get('width', 1))
     model.load_state_dict(load(weights))
     return model.eval()
 
@@ -180,7 +180,7 @@ def export_weights(
     if chosen: same_recipe(chosen, run)
     weights, about = source.read_bytes(), provenance(run, chosen)
     out = Path(out).expanduser() if out else run/'weights'
-    onnx = onnx_bytes(network(about['config']['arch'], weights), **about['use'])
+    onnx = onnx_bytes(network(about['config'], weights), **about['use'])
     about = dict(sha256=hashlib.sha256(weights).hexdigest(), onnx_sha256=hashlib.sha256(onnx).hexdigest(), **about)
     parts = dict(safetensors=weights, onnx=onnx, md=model_card(out.name, about).encode(),
                  pkl=(run/'learner.pkl').read_bytes())
@@ -198,7 +198,7 @@ def load_weights(
     file = Path(file).expanduser()
     try:
         about, weights = read_json(file.with_suffix('.json')), file.read_bytes()
-        if hashlib.sha256(weights).hexdigest() == about['sha256']: return network(about['config']['arch'], weights)
+        if hashlib.sha256(weights).hexdigest() == about['sha256']: return network(about['config'], weights)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as e:
         raise ValueError(f'{file} cannot be loaded with a JSON of the same name beside it: {e}') from e
     raise ValueError(f'{file} holds other weights than its JSON is about: export them again')

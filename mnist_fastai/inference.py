@@ -81,9 +81,10 @@ def read_onnx(
     except Exception as e: raise ValueError(f'{file} is no model from mnist-export: {str(e).splitlines()[0]}') from None
     if takes != [('images', 'tensor(float)', [1, 28, 28])] or gives != [('scores', 'tensor(float)', [10])]:
         raise ValueError(f'{file} takes {takes} and gives {gives}: expected n x 1 x 28 x 28 images, n x 10 scores')
-    if np.isfinite([*numbers.values()]).all() and numbers['std'] > 0 and numbers['temperature'] > 0 and limit == limit:
-        return session, dict(numbers, energy_limit=limit)
-    raise ValueError(f'{file} has metadata that make no sense: {numbers}')
+    positive = numbers['std'] > 0 and numbers['temperature'] > 0
+    all_numbers = dict(numbers, energy_limit=limit)
+    if np.isfinite([*numbers.values()]).all() and positive and not np.isnan(limit): return session, all_numbers
+    raise ValueError(f'{file} has metadata that make no sense: {all_numbers}')
 
 # %% ../nbs/10_inference.ipynb #d8aadd8a
 def read_pickle(

@@ -7,7 +7,7 @@ __all__ = ['FusedAdam', 'mnist_learner', 'OneHotCrossEntropy', 'find_lr', 'Epoch
            'Distill', 'Checkpoint']
 
 # %% ../nbs/03_learner.ipynb #a34235c7
-import csv, ctypes, io, sys, time
+import csv, ctypes, inspect, io, sys, time
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
@@ -22,7 +22,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import SuggestionMethod
 from fastai.data.core import DataLoaders
 from fastai.interpret import ClassificationInterpretation, Interpretation
-from fastai.learner import AvgSmoothLoss, CastToTensor, Learner, Recorder, _cast_tensor
+from fastai.learner import AvgSmoothLoss, CastToTensor, Learner, Metric, Recorder, _cast_tensor
 from fastai.metrics import accuracy
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import get_random_states, set_random_states, to_device, to_float
@@ -39,11 +39,14 @@ from .models import Estimator, archs, estimators
 
 # %% ../nbs/03_learner.ipynb #b547490d
 def build_model(
-    arch:str|nn.Module # A key of `archs` or `estimators`, a function that makes a network, or a network
+    arch:str|nn.Module, # A key of `archs` or `estimators`, a function that makes a network, or a network
+    width:float=1. # The `widths` of one of `archs`, times this
 ) -> nn.Module: # From n x 1 x 28 x 28 to scores n x 10
     "The network that `arch` names; `ValueError` if there is none"
     if isinstance(arch, nn.Module): return arch
-    return (arch if callable(arch) else pick('network', arch, {**archs, **estimators}))()
+    make = arch if callable(arch) else pick('network', arch, {**archs, **estimators})
+    if width == 1: return make()
+    return make(widths=[max(1, round(width*o)) for o in inspect.signature(make).parameters['widths'].default])
 
 # %% ../nbs/03_learner.ipynb #2f1bc780
 libc = ctypes.CDLL(None) if sys.platform == 'linux' else None
@@ -215,7 +218,7 @@ def find_lr(
 # %% ../nbs/03_learner.ipynb #0838ba46
 class EpochLog(Callback):
     "Keep what the `Recorder` says of each epoch: as `rows`, in a CSV file, and as a line where nobody sees a bar"
-    order = 55  # after Recorder, before ProgressCallback
+    order, keep = 55, ('rows',)  # after Recorder, before ProgressCallback
     def __init__(self, file:str|Path=None, lines:bool=True): self.file, self.lines, self.rows = file, lines, []
 
     def before_epoch(self): self.started = time.perf_counter()
@@ -270,7 +273,7 @@ def moving_average(
 # %% ../nbs/03_learner.ipynb #5c3dcd0e
 class EMA(Callback):
     "Validate with an exponential moving average of weights and buffers, and end with it"
-    order = MixedPrecision.order + 1
+    order, keep = MixedPrecision.order + 1, ('averaged',)
     def __init__(self, decay:float=.998): self.decay = decay
 
     def before_fit(self):
@@ -297,6 +300,7 @@ class PlainEnd(Callback):
 # %% ../nbs/03_learner.ipynb #66edc42b
 class Distill(Callback):
     "Learn from the scores of another network besides the labels"
+    keep = 'known',
     def __init__(self,
         teacher:nn.Module, # From the same images to scores n x 10
         share:float=.7, # Of the teacher in the loss, 0 to 1
@@ -332,13 +336,24 @@ def plain(
     return [*map(plain, o)] if isinstance(o, (list, L)) else o
 
 # %% ../nbs/03_learner.ipynb #3766137e
+Recorder.keep = 'lrs', 'iters', 'losses', 'values', 'smooth_loss'
+
+def kept(
+    learn:Learner # In training
+) -> list: # Of (name, callback, attribute, its value)
+    "What the callbacks of a training name in their `keep`"
+    return [(f'{cb.name}.{k}', cb, k, getattr(cb, k)) for cb in learn.cbs for k in getattr(cb, 'keep', ())]
+
+# %% ../nbs/03_learner.ipynb #45233cac
 class Checkpoint(Callback):
-    "Write what a training needs to go on into `file` after each epoch; if it is there, go on from it"
+    "Write what a training needs to go on after each epoch; if that is there already, go on from it"
     order = 70  # after all that an epoch leaves behind
-    def __init__(self, file:str|Path): self.file = Path(file)
+    def __init__(self,
+        file:str|Path=None # Default `checkpoint.pt` in the learner's folder
+    ): self.file = file
 
     def before_fit(self):
-        self.saved, self.done = None, 0
+        self.saved, self.done, self.file = None, 0, Path(self.file or self.learn.path/'checkpoint.pt')
         if not self.file.exists(): return
         try: self.saved = torch.load(self.file, map_location='cpu', weights_only=True)
         except Exception as e: raise ValueError(f'{self.file} is damaged: delete it to begin anew') from e
@@ -351,22 +366,19 @@ class Checkpoint(Callback):
         if self.epoch + 1 > self.done: self.write()
         elif self.epoch + 1 == self.done: self.go_on(self.saved)
 
-# %% ../nbs/03_learner.ipynb #45233cac
+# %% ../nbs/03_learner.ipynb #edd1bf19
 @patch
 def write(self:Checkpoint):
     "The file, whole or not at all"
-    recorder, others = self.learn.recorder, {}
-    if hasattr(self.learn, 'epoch_log'): others['rows'] = self.epoch_log.rows
-    if hasattr(self.learn, 'ema'): others['averaged'] = self.ema.averaged.state_dict()
-    if hasattr(self.learn, 'distill'): others['known'] = self.distill.known
-    seen = {k: getattr(recorder, k) for k in ('lrs', 'iters', 'values', 'losses')}
-    smooth = recorder.smooth_loss.count, recorder.smooth_loss.val
-    state = dict(epochs=self.epoch + 1, model=self.model.state_dict(), opt=self.opt.state_dict(), seen=seen,
-                 smooth=smooth, random=get_random_states(), loaders=[o.rng.getstate() for o in self.dls], **others)
+    def held(o): return o.state_dict() if isinstance(o, nn.Module) else vars(o) if isinstance(o, Metric) else o
+
+    state = dict(epochs=self.epoch + 1, model=self.model.state_dict(), opt=self.opt.state_dict(),
+                 kept={name: held(o) for name, *_, o in kept(self.learn)}, random=get_random_states(),
+                 loaders=[o.rng.getstate() for o in self.dls])
     torch.save(plain(state), content := io.BytesIO())  # into a file that has no room it fails in a strange way
     with whole_file(self.file) as f: f.write(content.getbuffer())
 
-# %% ../nbs/03_learner.ipynb #edd1bf19
+# %% ../nbs/03_learner.ipynb #b2452887
 @patch
 def go_on(self:Checkpoint,
     saved:dict # What `write` wrote
@@ -374,11 +386,10 @@ def go_on(self:Checkpoint,
     "Everything as it was when the file was written"
     self.model.load_state_dict(saved['model'])
     self.opt.load_state_dict({k: L(o) for k, o in to_device(saved['opt'], self.dls.device).items()})
-    recorder = self.learn.recorder
-    for k, v in saved['seen'].items(): setattr(recorder, k, v)
-    recorder.smooth_loss.count, recorder.smooth_loss.val = saved['smooth']
-    if 'rows' in saved: self.epoch_log.rows = saved['rows']
-    if 'averaged' in saved: self.ema.averaged.load_state_dict(saved['averaged'])
-    if 'known' in saved: self.distill.known = saved['known'].to(self.dls.device)
+    for name, cb, k, o in kept(self.learn):
+        value = saved['kept'][name]
+        if isinstance(o, nn.Module): o.load_state_dict(value)
+        elif isinstance(o, Metric): vars(o).update(value)
+        else: setattr(cb, k, value.to(o.device) if isinstance(o, torch.Tensor) else value)
     set_random_states(**saved['random'])
     for dl, o in zip(self.dls, saved['loaders']): dl.rng.setstate(o)

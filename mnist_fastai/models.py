@@ -90,47 +90,57 @@ def simple_cnn(
 
 # %% ../nbs/02_models.ipynb #b9ab8bea
 def two_conv(
-    n_out:int=10 # Classes
+    n_out:int=10, # Classes
+    widths:tuple=(10, 20, 50) # Maps after each convolution, and units after the first dense layer
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "Two 5x5 convolutions with max-pooling after each, then two dense layers"
-    return nn.Sequential(nn.Conv2d(1, 10, 5, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-                         nn.Conv2d(10, 20, 5, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-                         nn.Flatten(), nn.Linear(500, 50), nn.ReLU(), nn.Linear(50, n_out))
+    a, b, c = widths
+    return nn.Sequential(nn.Conv2d(1, a, 5, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Conv2d(a, b, 5, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Linear(25*b, c), nn.ReLU(), nn.Linear(c, n_out))
 
 # %% ../nbs/02_models.ipynb #fb005e9d
 def one_conv(
-    n_out:int=10 # Classes
+    n_out:int=10, # Classes
+    widths:tuple=(10, 50) # Maps after the convolution, and units after the first dense layer
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "`two_conv` without its second convolution"
-    return nn.Sequential(nn.Conv2d(1, 10, 5, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.MaxPool2d(2),
-                         nn.Flatten(), nn.Linear(360, 50), nn.ReLU(), nn.Linear(50, n_out))
+    a, b = widths
+    return nn.Sequential(nn.Conv2d(1, a, 5, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Linear(36*a, b), nn.ReLU(), nn.Linear(b, n_out))
 
 # %% ../nbs/02_models.ipynb #20613844
 def classic_cnn(
-    n_out:int=10 # Classes
+    n_out:int=10, # Classes
+    widths:tuple=(32, 64, 128) # Maps after each convolution, and units after the first dense layer
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "Two 3x3 convolutions of 32 and 64 filters with max-pooling after each, then two dense layers"
-    return nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
-                         nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
-                         nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, n_out))
+    a, b, c = widths
+    return nn.Sequential(nn.Conv2d(1, a, 3), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Conv2d(a, b, 3), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Linear(25*b, c), nn.ReLU(), nn.Linear(c, n_out))
 
 # %% ../nbs/02_models.ipynb #da4f74da
 def batchnorm_cnn(
-    n_out:int=10 # Classes
+    n_out:int=10, # Classes
+    widths:tuple=(32, 64, 128) # Maps after each convolution, and units after the first dense layer
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "`classic_cnn` with batch normalisation throughout"
-    return nn.Sequential(nn.Conv2d(1, 32, 3, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
-                         nn.Conv2d(32, 64, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
-                         nn.Flatten(), nn.Linear(1600, 128, bias=False), nn.BatchNorm1d(128), nn.ReLU(),
-                         nn.Linear(128, n_out))
+    a, b, c = widths
+    return nn.Sequential(nn.Conv2d(1, a, 3, bias=False), nn.BatchNorm2d(a), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Conv2d(a, b, 3, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Linear(25*b, c, bias=False), nn.BatchNorm1d(c), nn.ReLU(),
+                         nn.Linear(c, n_out))
 
 # %% ../nbs/02_models.ipynb #9ab1f20e
 def conv_dense(
-    n_out:int=10 # Classes
+    n_out:int=10, # Classes
+    widths:tuple=(32, 128) # Maps after the convolution, and units after the first dense layer
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "One 3x3 convolution of 32 filters with max-pooling, then two dense layers with dropout before each"
-    return nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-                         nn.Dropout(.25), nn.Linear(5408, 128), nn.ReLU(), nn.Dropout(.5), nn.Linear(128, n_out))
+    a, b = widths
+    return nn.Sequential(nn.Conv2d(1, a, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                         nn.Dropout(.25), nn.Linear(169*a, b), nn.ReLU(), nn.Dropout(.5), nn.Linear(b, n_out))
 
 # %% ../nbs/02_models.ipynb #ffb03820
 def cosine_filters(
@@ -157,11 +167,13 @@ def conv_bn(
 
 # %% ../nbs/02_models.ipynb #9a83cfc0
 def fast_cnn(
-    n_out:int=10 # Classes
+    n_out:int=10, # Classes
+    widths:tuple=(32, 64) # Maps after the two convolutions in the middle
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "Fixed cosine filters, then three small convolutions without padding, made to be trained in no time"
-    return nn.Sequential(cosine_filters(16), nn.ReLU(inplace=True), *conv_bn(16, 32, 3, 2), *conv_bn(32, 64, 3, 2),
-                         nn.Conv2d(64, n_out, 2), nn.Flatten())
+    a, b = widths
+    return nn.Sequential(cosine_filters(16), nn.ReLU(inplace=True), *conv_bn(16, a, 3, 2), *conv_bn(a, b, 3, 2),
+                         nn.Conv2d(b, n_out, 2), nn.Flatten())
 
 # %% ../nbs/02_models.ipynb #2759aa6c
 class Deskew(nn.Module):
@@ -180,13 +192,15 @@ class Deskew(nn.Module):
 
 # %% ../nbs/02_models.ipynb #ecb82e94
 def strong_cnn(
-    n_out:int=10 # Classes
+    n_out:int=10, # Classes
+    widths:tuple=(16, 64, 96) # Maps at each of the three sizes
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "Deskewed digits and six convolutions at three sizes"
-    return nn.Sequential(Deskew(), *conv_bn(1, 16), *conv_bn(16, 64, 4, 2), *conv_bn(64, 64, padding=1),
-                         *conv_bn(64, 64, padding=1), nn.MaxPool2d(2), *conv_bn(64, 96, padding=1),
-                         *conv_bn(96, 96, padding=1), nn.MaxPool2d(2), nn.Dropout(.3), nn.Flatten(),
-                         nn.Linear(9*96, n_out))
+    a, b, c = widths
+    return nn.Sequential(Deskew(), *conv_bn(1, a), *conv_bn(a, b, 4, 2), *conv_bn(b, b, padding=1),
+                         *conv_bn(b, b, padding=1), nn.MaxPool2d(2), *conv_bn(b, c, padding=1),
+                         *conv_bn(c, c, padding=1), nn.MaxPool2d(2), nn.Dropout(.3), nn.Flatten(),
+                         nn.Linear(9*c, n_out))
 
 # %% ../nbs/02_models.ipynb #533816bf
 def separable(
@@ -213,18 +227,21 @@ def tiny_cnn(
 
 # %% ../nbs/02_models.ipynb #17b10b3a
 def micro_cnn(
-    n_out:int=10 # Classes
+    n_out:int=10, # Classes
+    widths:tuple=(6, 7) # As `tiny_cnn` takes them
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "`tiny_cnn` with fewer maps and one more layer: less than 700 parameters"
-    return tiny_cnn(n_out, (6, 7), 2)
+    return tiny_cnn(n_out, widths, 2)
 
 # %% ../nbs/02_models.ipynb #537365fe
 def mlp(
-    n_out:int=10 # Classes
+    n_out:int=10, # Classes
+    widths:tuple=(128, 64) # Units of the hidden layers
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "A multi-layer perceptron: the 784 pixels, two hidden layers of 128 and 64"
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
-                         nn.Linear(64, n_out))
+    a, b = widths
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, a), nn.ReLU(), nn.Linear(a, b), nn.ReLU(),
+                         nn.Linear(b, n_out))
 
 # %% ../nbs/02_models.ipynb #1d56588b
 class Estimator(nn.Module):

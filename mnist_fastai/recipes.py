@@ -17,7 +17,7 @@ def recipe(
     "A network that learns by gradient descent"
     defaults = dict(augment='none', pixels='standardized', loss='class_index', opt='adam', schedule='one_cycle',
                     epochs=5, bs=128, lr=.01, wd=.01, precision='float32', mix='none', ema=0., plain=0,
-                    teacher='')
+                    teacher='', width=1.)
     return AttrDict(about=about, arch=arch, **(defaults | fields))
 
 # %% ../nbs/04_recipes.ipynb #54e3890d
@@ -27,7 +27,7 @@ def fitted(
 ) -> AttrDict: # All fields
     "A method that is fitted in one piece"
     no_use = 'augment', 'loss', 'opt', 'schedule', 'epochs', 'bs', 'lr', 'wd', 'precision', 'mix', 'ema',\
-        'plain', 'teacher'
+        'plain', 'teacher', 'width'
     return AttrDict(recipe(about, arch), **dict.fromkeys(no_use))
 
 # %% ../nbs/04_recipes.ipynb #c536fffe
@@ -84,12 +84,12 @@ def get_recipe(
     mix:str=None, # none, mixup (two images blended) or cutmix (a piece of another pasted)
     ema:float=None, # Decay of an exponential moving average of the weights, 0: none
     plain:int=None, # Last epochs without augmentation
-    teacher:str=None # What to learn from besides labels: a pretrained network, or the `.safetensors` of another
+    teacher:str=None, # What to learn from besides labels: a pretrained network, or the `.safetensors` of another
+    width:float=None # Maps and units between the layers, times those of the network
 ) -> AttrDict: # All fields
     "A recipe by name, changed where a field is given; `ValueError` if there is no such, or it has no such field"
     (base, *pairs), given = name.split(':'), {k: v for k, v in locals().items() if k != 'name' and v is not None}
     if base not in recipes: raise ValueError(f"there is no recipe '{base}': expected one of {', '.join(recipes)}")
-    found, new = recipes[base], changes(pairs) | given
-    if wrong := [k for k in new if found[k] is None]:
-        raise ValueError(f"{base} is fitted in one piece: it has no {wrong[0]}")
-    return AttrDict(found | new)
+    r, new = recipes[base], changes(pairs) | given
+    if bad := [o for o in new if r[o] is None]: raise ValueError(f'{base} is fitted in one piece: it has no {bad[0]}')
+    return AttrDict(r | new)

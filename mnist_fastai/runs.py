@@ -7,7 +7,7 @@ __all__ = ['losses', 'opts', 'schedules', 'pixel_ranges', 'named', 'train', 'res
 
 # %% ../nbs/05_runs.ipynb #1039e697
 import json, math, os, platform, re, subprocess, sys, time, warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,7 @@ from fastai.learner import Learner, load_learner
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
 from fastcore.all import AttrDict, ContextManagers, delegates, noop
+from filelock import FileLock, Timeout
 from safetensors.torch import save
 from scipy.stats import binomtest
 from torch import nn
@@ -38,7 +39,8 @@ from mnist_fastai.data import (
     split_hash, whole_file
 )
 from mnist_fastai.learner import (
-    EMA, BFloat16, Checkpoint, Distill, EpochLog, FusedAdam, OneHotCrossEntropy, PlainEnd, TrimMemory, mnist_learner
+    EMA, BFloat16, Checkpoint, Distill, EpochLog, FusedAdam, OneHotCrossEntropy, PlainEnd, TrimMemory, build_model,
+    mnist_learner
 )
 from .models import Estimator, archs, estimators, multiply_adds, n_params
 from .recipes import get_recipe
@@ -58,8 +60,8 @@ def read_json(file:Path) -> dict: return json.loads(Path(file).read_text(encodin
 def new_run(
     out:str|Path=None, # The folder, default a new one under `runs/`
     name:str='run' # What its name ends in, after the time
-) -> Path: # A folder that was not there before, or was empty
-    "Create the folder of a run; `FileExistsError` if `out` holds something"
+) -> Path: # `out`, or a folder that was not there before
+    "Create the folder of a run"
     if out is None:
         stem = f'{datetime.now():%Y%m%d-%H%M%S}-{name}'
         for path in (Path('runs')/f'{stem}{i}' for i in ('', *(f'-{n}' for n in range(2, 100)))):
@@ -67,8 +69,26 @@ def new_run(
             except FileExistsError: continue
     path = Path(out).expanduser()
     path.mkdir(parents=True, exist_ok=True)
-    if any(path.iterdir()): raise FileExistsError(f"'{out}' is not empty: name a new folder, nothing is overwritten")
     return path
+
+# %% ../nbs/05_runs.ipynb #f53e9014
+@contextmanager
+def alone(
+    run:Path, # Its folder
+    new:bool=False # Must it be empty?
+):
+    "Work in a folder in which no other process works; `FileExistsError` if one does"
+    lock = FileLock(run/'.lock', timeout=0)
+    try: lock.acquire()
+    except Timeout: raise FileExistsError(f"'{run}' belongs to another process that is at work: name a new folder, or "
+                                          'wait for it') from None
+    try:
+        others = [o for o in run.iterdir() if o.name != '.lock']
+        if new and others: raise FileExistsError(f"'{run}' is not empty: name a new folder, nothing is overwritten")
+        yield
+    finally:
+        with suppress(OSError): (run/'.lock').unlink()
+        lock.release()
 
 # %% ../nbs/05_runs.ipynb #86933005
 def cpu_name() -> str:
@@ -244,8 +264,8 @@ def recipe_learner(
     path:Path=None # The run directory
 ) -> Learner: # In mixed precision (bfloat16) on a GPU
     "The untrained learner of a recipe"
-    learn = mnist_learner(dls, recipe.arch, loss_func=losses[recipe.loss or 'class_index'](),
-                          opt_func=opts[recipe.opt or 'adam'], path=path)
+    learn = mnist_learner(dls, build_model(recipe.arch, recipe.width or 1), opt_func=opts[recipe.opt or 'adam'],
+                          loss_func=losses[recipe.loss or 'class_index'](), path=path)
     return learn.to_bf16() if torch.device(dls.device).type == 'cuda' else learn
 
 # %% ../nbs/05_runs.ipynb #27374237
@@ -278,13 +298,22 @@ def wandb(
 trackers = dict(tensorboard=tensorboard, wandb=wandb)
 
 # %% ../nbs/05_runs.ipynb #aa904701
+def check_installed(
+    package:str, # What is needed
+    instead:str # What to do without it
+):
+    "`ValueError` if a package is missing"
+    if find_spec(package): return
+    raise ValueError(f"'{package}' is not installed: pip install {package}, or {instead}")
+
+# %% ../nbs/05_runs.ipynb #83dfd86f
 def check_tracker(
     log:str=None # A key of `trackers`, or None
 ):
     "`ValueError` if there is no such tracker, or it is not installed"
     if log is None: return
     pick('tracker', log, trackers)
-    if find_spec(log) is None: raise ValueError(f"'{log}' is not installed: pip install {log}, or train without --log")
+    check_installed(log, 'leave out the log')
 
 # %% ../nbs/05_runs.ipynb #bb2a4d19
 def load_teacher(
@@ -308,6 +337,9 @@ def habits(
     return cbs
 
 # %% ../nbs/05_runs.ipynb #08021dcc
+class Diverged(ValueError): "The loss of a training is no number any more"
+
+# %% ../nbs/05_runs.ipynb #5bbdc854
 def fit(
     learn:Learner, # Untrained; its path is the run directory
     recipe:dict, # From `get_recipe`
@@ -319,13 +351,14 @@ def fit(
         return []
     log = EpochLog(learn.path/'history.csv', lines=not live())
     as_before = torch.autocast('cpu', enabled=False)  # also when somebody interrupts it in the middle of a batch
-    survive = TerminateOnNaNCallback(), TrimMemory(), Checkpoint(learn.path/'checkpoint.pt')
-    cbs = [log, *survive, *habits(recipe), *cbs]
+    cbs = [log, TerminateOnNaNCallback(), TrimMemory(), *habits(recipe), *cbs]
     with ContextManagers([as_before] if live() else [as_before, learn.no_bar(), learn.no_logging()]):
         schedules[recipe.schedule](learn, recipe.epochs, recipe.lr, wd=recipe.wd, cbs=cbs)
     finite = len(log.rows) == recipe.epochs and all(math.isfinite(v) for v in log.rows[-1].values() if v is not None)
     if finite: return log.rows
-    raise ValueError(f'the training diverged, its loss is no number any more: try a smaller lr than {recipe.lr}')
+    error = f'the training diverged, its loss is no number any more: try a smaller lr than {recipe.lr}'
+    write_json(learn.path/'failed.json', dict(error=error))
+    raise Diverged(error)
 
 # %% ../nbs/05_runs.ipynb #b5abc4de
 def export(
@@ -373,8 +406,8 @@ def settings(
     "Everything that `train` was asked for, checked; `ValueError` for what is not possible"
     r = get_recipe(recipe, **changes)
     numbers = dict(epochs=(r.epochs, 1), bs=(r.bs, 1), lr=(r.lr, 1e-9), wd=(r.wd, 0), ema=(r.ema, 0, 1),
-                   plain=(r.plain, 0), valid_size=(valid_size or 10, 10), seed=(seed, 0, 2**32),
-                   split_seed=(split_seed, 0, 2**32))
+                   plain=(r.plain, 0), width=(r.width, .05, 20), valid_size=(valid_size or 10, 10),
+                   seed=(seed, 0, 2**32), split_seed=(split_seed, 0, 2**32))
     check_numbers(**{k: v for k, v in numbers.items() if v[0] is not None})
     pick('network', r.arch, archs if r.epochs else estimators)
     augmentations(r.augment or 'none')
@@ -402,64 +435,103 @@ def train(
 ) -> AttrDict: # path, config, metrics and learn
     "Train by a recipe, score once on the test set, and write all of it down"
     check_tracker(log)
-    return run_config(settings(data, recipe, seed, train_size, valid_size, split_seed, **kwargs), out, log)
+    config = settings(data, recipe, seed, train_size, valid_size, split_seed, **kwargs)
+    return run_config(config, out, log, [Checkpoint()])
 
 # %% ../nbs/05_runs.ipynb #9036af6e
-def start_run(
-    c:dict, # From `settings`
-    out:str=None, # The run directory
-    resumed:bool=False # Is it there already?
-) -> tuple: # (its learner, what `describe` says of the training images)
-    "Bring the data, create the run directory with what is known beforehand, and make the learner"
+def open_data(
+    c:dict # From `settings`; its `data` becomes what it will mean tomorrow
+) -> tuple: # (`DataLoaders`, what `describe` says of the training images)
+    "What a run sees of its data before the end"
     path = mnist_path(c.data)
     c.data = same_tomorrow(c.data, path)
     with look_once():
         dls = seeded_dls(path, c, c.seed, train_size=c.train_size, valid_size=c.valid_size, split_seed=c.split_seed)
-        info = describe(path, ('training',))
-    if resumed:
-        if read_json(out/'environment.json')['data'] == info: return recipe_learner(dls, c, out), info
-        raise ValueError(f"the training images in '{c.data}' are not those that {out} began with: train anew")
-    name = f"{c.recipe.split(':')[0]}-{info['name'].removesuffix(' training images')}"
-    run = new_run(out, re.sub(r'\W+', '-', name.lower()).strip('-'))
-    write_json(run/'config.json', dict(c))
-    write_json(run/'environment.json', dict(data=info, **environment()))
-    return recipe_learner(dls, c, run), info
+        return dls, describe(path, ('training',))
 
 # %% ../nbs/05_runs.ipynb #8385c555
+def run_name(
+    c:dict, # From `settings`
+    info:dict # From `open_data`
+) -> str:
+    "What the folder of a run is called, after the time"
+    name = f"{c.recipe.split(':')[0]}-{info['name'].removesuffix(' training images')}"
+    return re.sub(r'\W+', '-', name.lower()).strip('-')
+
+# %% ../nbs/05_runs.ipynb #af3a4bab
+def begin(
+    run:Path, # Its folder, empty
+    c:dict, # From `settings`
+    info:dict # From `open_data`
+):
+    "Write what is known of a run beforehand"
+    write_json(run/'config.json', dict(c))
+    write_json(run/'environment.json', dict(data=info, **environment()))
+
+# %% ../nbs/05_runs.ipynb #7957df6c
+def check_unfinished(
+    run:Path, # Its folder
+    c:dict, # From `settings`
+    info:dict # From `open_data`
+):
+    "`ValueError` if a run cannot go on"
+    if (run/'metrics.json').exists(): raise ValueError(f'{run} is finished: there is nothing to go on with')
+    if (failed := run/'failed.json').exists(): raise ValueError(f"{run} has failed: {read_json(failed)['error']}")
+    if read_json(run/'environment.json')['data'] == info: return
+    raise ValueError(f"the training images in '{c.data}' are not those that {run} began with: train anew")
+
+# %% ../nbs/05_runs.ipynb #1b87c907
 @contextmanager
 def how_to_go_on(
     run:Path # Its folder
 ):
-    "Say it, if somebody or a full disk stops a training"
+    "Say it, if somebody, a full disk or a missing file stops a run"
     try: yield
     except (KeyboardInterrupt, SystemExit, OSError):
         print(f'\nstopped; it goes on after its last whole epoch with: mnist-train --resume {run}', flush=True)
         raise
 
-# %% ../nbs/05_runs.ipynb #af3a4bab
+# %% ../nbs/05_runs.ipynb #86392cb2
+def run_in(
+    run:Path, # Its folder
+    c:dict, # From `settings`
+    dls:DataLoaders, info:dict, # From `open_data`
+    watch:Stopwatch,
+    log:str, cbs:list # As `run_config` takes them
+) -> tuple: # (learner, metrics)
+    "Train, export, evaluate: what there is of it in the folder is used"
+    learn, resumed = recipe_learner(dls, c, run), (run/'checkpoint.pt').exists()
+    with trackers[log](run, dict(c)) if log else nullcontext() as tracker:
+        rows = fit(learn, c, [*cbs, tracker] if log else cbs)
+    watch.lap('training')
+    if resumed: watch.seconds['training'] = round(sum(o['seconds'] for o in rows), 3)
+    export(learn)
+    if rows: plot_training(learn, rows, run, f"{info['name']}, {c.recipe}")
+    metrics = evaluate(learn, info['training']['sha256'])
+    watch.lap('evaluation')
+    metrics.update(train_images=len(dls.train_ds), parameters=n_params(learn.model),
+                   multiply_adds=multiply_adds(learn.model), seconds=watch.seconds)
+    write_json(run/'metrics.json', metrics)
+    (run/'checkpoint.pt').unlink(missing_ok=True)
+    return learn, metrics
+
+# %% ../nbs/05_runs.ipynb #44222f48
 def run_config(
     config:dict, # From `settings`
     out:str=None, # The run directory
     log:str=None, # A key of `trackers`
+    cbs:list=(), # More callbacks
     resumed:bool=False # Is this a part of it?
 ) -> AttrDict: # path, config, metrics and learn
     "Do and record what `train` was asked for"
     watch, c = Stopwatch(), AttrDict(config)
-    learn, info = start_run(c, out, resumed)
+    dls, info = open_data(c)
     watch.lap('data')
-    with how_to_go_on(learn.path), trackers[log](learn.path, dict(c)) if log else nullcontext() as tracker:
-        rows = fit(learn, c, [tracker] if log else [])
-    watch.lap('training')
-    if resumed: watch.seconds['training'] = round(sum(o['seconds'] for o in rows), 3)
-    export(learn)
-    if rows: plot_training(learn, rows, learn.path, f"{info['name']}, {c.recipe}")
-    metrics = evaluate(learn, info['training']['sha256'])
-    watch.lap('evaluation')
-    metrics.update(train_images=len(learn.dls.train_ds), parameters=n_params(learn.model),
-                   multiply_adds=multiply_adds(learn.model), seconds=watch.seconds)
-    write_json(learn.path/'metrics.json', metrics)
-    (learn.path/'checkpoint.pt').unlink(missing_ok=True)
-    return AttrDict(path=learn.path, config=dict(c), metrics=metrics, learn=learn)
+    run = out if resumed else new_run(out, run_name(c, info))
+    with alone(run, not resumed):
+        (check_unfinished if resumed else begin)(run, c, info)
+        with how_to_go_on(run): learn, metrics = run_in(run, c, dls, info, watch, log, cbs)
+    return AttrDict(path=run, config=dict(c), metrics=metrics, learn=learn)
 
 # %% ../nbs/05_runs.ipynb #42562766
 def resume(
@@ -469,9 +541,8 @@ def resume(
     "Go on with an interrupted training after its last whole epoch; `ValueError` if there is nothing left to do"
     run = Path(run).expanduser()
     if not (run/'environment.json').is_file(): raise FileNotFoundError(f"'{run}' is no run: expected the folder of one")
-    if (run/'metrics.json').exists(): raise ValueError(f'{run} is finished: there is nothing to go on with')
     check_tracker(log)
-    return run_config(read_json(run/'config.json'), run, log, resumed=True)
+    return run_config(read_json(run/'config.json'), run, log, [Checkpoint()], resumed=True)
 
 # %% ../nbs/05_runs.ipynb #0fdaee9e
 def summary(

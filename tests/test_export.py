@@ -45,6 +45,13 @@ def test_weights_and_onnx_say_what_the_learner_says(run, files):
         np.testing.assert_allclose(session.run(['scores'], {'images': x.numpy()})[0], expected, atol=1e-5)
 
 
+def test_the_weights_of_a_wider_network_are_read_as_one(digits, tmp_path):
+    run = train('digits', 'mlp:epochs=1', width=1.5, out=tmp_path/'run')
+    files = export_weights(run.path, tmp_path/'wide')
+    assert n_params(load_weights(files[0])) == n_params(run.learn.model) == run.metrics['parameters'] > 150_000
+    assert '--width 1.5' in json.loads(files[2].read_text())['command']
+
+
 def test_the_json_says_where_the_weights_are_from(run, files):
     about = json.loads(files[2].read_text())
     assert about['sha256'] == hashlib.sha256(files[0].read_bytes()).hexdigest()

@@ -23,6 +23,13 @@ def test_every_network_has_its_count_and_is_sequential():
 
 
 @pytest.mark.parametrize('name', archs)
+def test_every_network_can_be_narrower_and_wider(name):
+    sizes = [n_params(build_model(name, width)) for width in (.25, .5, 1, 2)]
+    assert sizes == sorted(set(sizes)) and sizes[2] == parameters[name]
+    for width in (.05, .5, 2): assert build_model(name, width).eval()(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+
+
+@pytest.mark.parametrize('name', archs)
 def test_the_size_formula_agrees_with_the_tensors(name):
     rows = layer_table(archs[name]())
     checked = [r for r in rows if r['formula'] is not None]

@@ -1,6 +1,8 @@
 """A training that is killed, stopped or runs out of disk goes on where it was, and ends as if nothing had happened."""
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from conftest import full, listen_to_ctrl_c, run_command
 from fastai.callback.core import Callback
 
 from mnist_fastai import runs
+from mnist_fastai.learner import Checkpoint
 
 command = Path(sys.executable).parent/'mnist-train'
 trainings = {
@@ -60,8 +63,7 @@ class Stop(Callback):
 def interrupted(folder, epoch=1, recipe='simple:epochs=3'):
     "A run of which `epoch` epochs are done"
     config = runs.settings('digits', recipe, 1)
-    learn, _ = runs.start_run(config, folder)
-    with pytest.raises(KeyboardInterrupt): runs.fit(learn, config, [Stop(epoch)])
+    with pytest.raises(KeyboardInterrupt): runs.run_config(config, folder, cbs=[Checkpoint(), Stop(epoch)])
     return folder
 
 
@@ -74,15 +76,14 @@ def test_what_was_seen_of_the_first_epochs_is_kept(digits, tmp_path):
     assert {o.name for o in run.path.iterdir()} == {o.name for o in whole.path.iterdir()}
 
 
-def test_the_plots_show_the_first_epochs_too(digits, tmp_path):
-    config = runs.settings('digits', 'simple:epochs=3', 1)
-    whole, _ = runs.start_run(config, tmp_path/'whole')
-    runs.fit(whole, config)
-    half, _ = runs.start_run(config, interrupted(tmp_path/'half'), resumed=True)
-    runs.fit(half, config)
-    a, b = whole.recorder, half.recorder
-    assert len(a.losses) > 20 and len(a.values) == 3
-    for field in ('lrs', 'iters', 'losses', 'values'): assert getattr(a, field) == getattr(b, field)
+def test_the_plots_show_the_first_epochs_too(digits, tmp_path, monkeypatch):
+    seen = []
+    names = 'lrs', 'iters', 'losses', 'values'
+    def look(learn, *args): seen.append({k: [*getattr(learn.recorder, k)] for k in names})
+    monkeypatch.setattr(runs, 'plot_training', look)
+    runs.train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
+    runs.resume(interrupted(tmp_path/'half'))
+    assert len(seen[0]['losses']) > 20 and len(seen[0]['values']) == 3 and seen[0] == seen[1]
 
 
 def test_what_cannot_go_on_says_why(digits, tmp_path):
@@ -142,3 +143,65 @@ def test_on_a_full_disk_it_stops_and_goes_on_when_there_is_room(digits, small_di
     enlarge()
     done = run_command('mnist-train', '--resume', 'run', cwd=disk)
     assert done.returncode == 0 and (disk/'run'/'metrics.json').exists(), done.stderr
+
+
+def test_where_nothing_can_be_written_it_says_so(digits, small_disk):
+    disk, enlarge = small_disk
+    subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)
+    done = run_command('mnist-train', '--data', 'digits', '--epochs', '1', '--out', 'run', cwd=disk)
+    assert done.returncode == 1 and done.stderr.startswith('mnist-train: Read-only file system')
+    assert done.stderr.count('\n') == 1 and not list(disk.iterdir())
+
+
+def test_data_that_disappear_are_named_and_it_goes_on_when_they_are_back(digits, tmp_path):
+    shutil.copytree(digits, tmp_path/'mine')
+    process = subprocess.Popen([command, '--data', 'mine', '--recipe', 'mlp:epochs=30', '--out', 'run'], cwd=tmp_path,
+                               text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    next(line for line in process.stdout if line.startswith('epoch 1/'))
+    (tmp_path/'mine').rename(tmp_path/'away')
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 1 and f"{tmp_path/'mine'/'testing'}" in err and err.count('\n') == 1
+    assert 'mnist-train --resume run' in out
+    done = run_command('mnist-train', '--resume', 'run', cwd=tmp_path)
+    assert done.returncode == 1 and f"{tmp_path/'mine'}" in done.stderr and done.stderr.count('\n') == 1
+    (tmp_path/'away').rename(tmp_path/'mine')
+    done = run_command('mnist-train', '--resume', 'run', cwd=tmp_path)
+    assert done.returncode == 0 and 'epoch ' not in done.stdout, done.stderr  # all of them were done
+
+
+def both(args, cwd, **env):
+    "Two of the same commands at once: (return code, stderr) of each, those that succeed first"
+    two = [subprocess.Popen([command, *args], cwd=cwd, env={**os.environ, **env}, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [o.communicate(timeout=200)[1] for o in two]
+    return sorted((o.returncode, err) for o, err in zip(two, errors))
+
+
+def test_two_at_once_each_get_a_folder_and_share_a_cache(tmp_path):
+    args = ['--data', 'digits', '--recipe', 'mlp:epochs=1']
+    found = both(args, tmp_path, FASTAI_HOME=str(tmp_path/'home'), OMP_NUM_THREADS='1')
+    assert [code for code, _ in found] == [0, 0], found
+    a, b = (tmp_path/'runs').iterdir()
+    assert runs.read_json(a/'metrics.json')['test'] == runs.read_json(b/'metrics.json')['test']
+    assert (a/'weights.safetensors').read_bytes() == (b/'weights.safetensors').read_bytes()
+
+
+def test_of_two_in_one_folder_one_is_refused(digits, tmp_path):
+    (_, _), (code, err) = found = both(['--data', 'digits', '--recipe', 'mlp:epochs=5', '--out', 'run'], tmp_path)
+    assert found[0][0] == 0 and code == 1, found
+    assert 'belongs to another process' in err or 'is not empty' in err
+    assert len((tmp_path/'run'/'history.csv').read_text().splitlines()) == 6
+
+
+def test_of_two_that_resume_one_is_refused(digits, tmp_path):
+    whole = runs.train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
+    interrupted(tmp_path/'run')
+    (_, _), (code, err) = found = both(['--resume', 'run'], tmp_path, OMP_NUM_THREADS=str(torch.get_num_threads()))
+    assert found[0][0] == 0 and code == 1, found
+    assert 'belongs to another process' in err or 'is finished' in err
+    assert (tmp_path/'run'/'weights.safetensors').read_bytes() == (whole.path/'weights.safetensors').read_bytes()
+
+
+def test_other_settings_are_not_ignored_by_resume(sh):
+    done = sh('mnist-train', '--resume', 'run', '--epochs', '20')
+    assert done.returncode == 1 and 'goes on as it was begun: leave out --epochs' in done.stderr

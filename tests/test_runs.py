@@ -241,6 +241,9 @@ def test_a_training_that_diverges_is_an_error_and_no_result(digits, tmp_path):
     with pytest.raises(ValueError, match='diverged.*try a smaller lr'):
         runs.train('digits', epochs=1, bs=64, lr=1e12, out=tmp_path/'run')
     assert not (tmp_path/'run'/'metrics.json').exists() and not (tmp_path/'run'/'learner.pkl').exists()
+    assert 'diverged' in runs.read_json(tmp_path/'run'/'failed.json')['error']
+    with pytest.raises(ValueError, match='run has failed: .*try a smaller lr'): runs.resume(tmp_path/'run')
+    with pytest.raises(FileNotFoundError, match='no finished run'): runs.find_run(folder=tmp_path)
 
 
 def test_a_bad_test_image_does_not_cost_the_training(digits, tmp_path):
@@ -308,8 +311,7 @@ def test_an_interrupted_training_leaves_no_bfloat16_behind(digits, tmp_path):
         def before_batch(self): raise KeyboardInterrupt
 
     config = runs.settings('digits', 'mlp:precision=bfloat16', 1)
-    learn, _ = runs.start_run(config, tmp_path/'run')
-    with pytest.raises(KeyboardInterrupt): runs.fit(learn, config, [Interrupt()])
+    with pytest.raises(KeyboardInterrupt): runs.run_config(config, tmp_path/'run', cbs=[Interrupt()])
     assert not torch.is_autocast_enabled('cpu')
     assert (torch.randn(2, 2)@torch.randn(2, 2)).dtype == torch.float32
 

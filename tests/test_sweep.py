@@ -1,0 +1,169 @@
+"""A search finds a recipe on validation, goes on after anything, and many may search together."""
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import listen_to_ctrl_c, run_command
+from PIL import Image
+
+from mnist_fastai import runs
+from mnist_fastai import sweep as s
+
+optuna = pytest.importorskip('optuna', reason='optuna is not installed: pip install optuna')
+
+command = Path(sys.executable).parent/'mnist-sweep'
+
+
+@pytest.fixture(scope='module')
+def searched(digits, tmp_path_factory):
+    "Eight trials by the command: (its folder, what was printed)"
+    cwd = tmp_path_factory.mktemp('searched')
+    done = run_command('mnist-sweep', '--data', 'digits', '--recipe', 'simple:epochs=2', '--trials', 8, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd/'runs'/'sweep', done.stdout
+
+
+def test_the_best_trial_is_a_recipe_to_paste(searched, digits, tmp_path):
+    out, said = searched
+    best, trials = json.loads((out/'best.json').read_text()), pd.read_csv(out/'trials.csv')
+    whole = trials[~trials.stopped]
+    assert len(trials) == best['trials'] == 8 and set('lr bs width augment wd'.split()) < set(trials)
+    assert best['valid_loss'] == pytest.approx(whole.valid_loss.min(), abs=1e-6)
+    assert best['valid_loss'] <= best['valid_loss_before'] == pytest.approx(trials.valid_loss[0])
+    assert best['epochs'] == trials.epochs.sum() and best['stopped'] == trials.stopped.sum()
+    assert f"recipe     {best['recipe']}\n" in said and f"'simple:epochs=2,{best['recipe']}'" in said
+    valid = runs.train('digits', best['recipe'], out=tmp_path/'run').metrics['valid']
+    assert valid['accuracy'] == pytest.approx(best['accuracy'], abs=1e-6)
+    for name in ('search', 'epochs'): assert min(Image.open(out/f'{name}.png').size) > 200
+
+
+def test_it_begins_with_the_recipe_as_it_is(searched, digits, tmp_path):
+    first = pd.read_csv(searched[0]/'trials.csv').iloc[0]
+    run = runs.train('digits', 'simple:epochs=2', out=tmp_path/'run')
+    assert first.as_it_was and first.accuracy == pytest.approx(run.metrics['valid']['accuracy'], abs=1e-6)
+
+
+def test_the_same_command_goes_on(searched, digits, tmp_path, capsys):
+    shutil.copytree(searched[0], out := tmp_path/'sweep')
+    before = (out/'trials.csv').read_text()
+    assert s.sweep('simple:epochs=2', 8, data='digits', out=out).trials == 8
+    assert '8 of 8' in capsys.readouterr().out and (out/'trials.csv').read_text() == before
+    assert s.sweep('simple:epochs=2', 10, data='digits', out=out).trials == 10
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][1:] == ['9/10', '10/10']
+    assert (out/'trials.csv').read_text().splitlines()[:9] == before.splitlines()
+
+
+def test_test_labels_do_not_matter(digits, tmp_path):
+    shutil.copytree(digits, other := tmp_path/'other')
+    for i in range(10): (other/'testing'/str(i)).rename(other/f'was_{i}')
+    for i in range(10): (other/f'was_{i}').rename(other/'testing'/str((i + 1)%10))
+    found = [s.sweep('mlp:epochs=2', 1, ['lr'], data, out=tmp_path/Path(data).name) for data in ('digits', other)]
+    assert found[0].valid_loss == found[1].valid_loss and found[0].recipe == found[1].recipe
+
+
+@pytest.fixture
+def proposed(monkeypatch):
+    "Let the learning rates be these instead of Optuna's"
+    def these(*lrs):
+        rates = iter(lrs)
+        def propose(trial, recipe, vary): return f"{recipe}:lr={trial.suggest_float('lr', lr := next(rates), lr):g}"
+        monkeypatch.setattr(s, 'propose', propose)
+    return these
+
+
+def test_a_bad_trial_is_stopped_early_and_one_that_diverges_is_no_result(proposed, digits, tmp_path):
+    proposed(.01, .01, 1e12, .01, .01, .01, 1e-7)  # but the first is the recipe as it is
+    found = s.sweep('mlp:epochs=4', 7, ['lr'], 'digits', out=tmp_path)
+    trials = pd.read_csv(tmp_path/'trials.csv').set_index('lr')
+    assert found.stopped == 2 and found.recipe == 'mlp:epochs=4:lr=0.01'
+    assert trials.stopped[1e12] and trials.epochs[1e12] <= 1
+    assert trials.stopped[1e-7] and trials.epochs[1e-7] in (2, 3)
+
+
+def test_when_no_trial_ends_there_is_no_recipe(digits, tmp_path):
+    with pytest.raises(ValueError, match='no trial got to its end'):
+        s.sweep('mlp:epochs=2:lr=1e12', 1, ['lr'], 'digits', out=tmp_path)
+    assert not (tmp_path/'best.json').exists()
+
+
+@pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_interrupted_it_goes_on_and_tries_the_same_again(sign, code, digits, tmp_path):
+    args = ['--data', 'digits', '--recipe', 'mlp:epochs=50', '--vary', 'lr,wd', '--out', 'a']
+    process = subprocess.Popen([command, *args, '--trials', '9'], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, preexec_fn=listen_to_ctrl_c)
+    next(line for line in process.stdout if line.startswith('2/9'))
+    time.sleep(.3)
+    process.send_signal(sign)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code and 'Traceback' not in err and 'the same command goes on' in out
+    db = optuna.storages.RDBStorage(f"sqlite:///{tmp_path/'a'/'study.db'}")
+    *done, stopped, _ = optuna.load_study(study_name=None, storage=db).trials  # and what was asked for again
+    more = run_command('mnist-sweep', *args, '--trials', len(done) + 1, cwd=tmp_path)
+    assert more.returncode == 0 and f': {len(done)} of {len(done) + 1} trials are done' in more.stdout, more.stderr
+    again = optuna.load_study(study_name=None, storage=db).trials[-1]
+    assert stopped.state.name == 'FAIL' and again.state.name == 'COMPLETE' and again.params == stopped.params
+
+
+@pytest.mark.parametrize('args, says', {
+    'recipe': (['--recipe', 'simpel'], "'simpel'"), 'fitted': (['--recipe', 'knn'], 'fitted in one piece'),
+    'field': (['--vary', 'lr,colour'], "'colour'"), 'nothing': (['--vary', ','], 'nothing to vary'),
+    'trials': (['--trials', '0'], 'trials=0'), 'validation': (['--valid-size', '0'], 'valid_size=0'),
+    'data': (['--data', 'nowhere'], 'nowhere'), 'no database': (['--storage', 'nonsense'], 'database'),
+    'unknown database': (['--storage', 'elephant://here'], 'elephant'),
+    'nobody there': (['--storage', 'postgresql+psycopg://127.0.0.1:9/sweep'], 'database says: .*refused'),
+    }.values())
+def test_a_mistake_is_one_clear_line(args, says, sh, digits):
+    done = sh('mnist-sweep', '--data', 'digits', *args)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and re.search(says, done.stderr), done.stderr
+
+
+@pytest.fixture
+def postgres():
+    "A PostgreSQL of our own on this machine: its URL"
+    found = shutil.which('initdb') or next(iter(sorted(Path('/usr/lib/postgresql').glob('*/bin/initdb'))), None)
+    if not found: pytest.skip('PostgreSQL is not installed: its initdb is not there')
+    bin, user = Path(found).resolve().parent, dict(user='nobody') if os.getuid() == 0 else {}  # it does not run as root
+    with tempfile.TemporaryDirectory() as tmp, socket.socket() as free:
+        if user: shutil.chown(tmp, 'nobody')
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+        free.close()
+        def pg(name, *args):
+            subprocess.run([bin/name, '-D', f'{tmp}/db', *args], check=True, cwd=tmp, stdout=subprocess.DEVNULL, **user)
+        pg('initdb', '-U', 'sweep', '--auth', 'trust', '--no-sync')
+        pg('pg_ctl', 'start', '-w', '-l', f'{tmp}/log', '-o', f'-p {port} -k {tmp} -c listen_addresses=127.0.0.1')
+        yield f'postgresql+psycopg://sweep@127.0.0.1:{port}/postgres'
+        pg('pg_ctl', 'stop', '-m', 'immediate')
+
+
+def test_two_search_together_in_postgresql_and_one_is_killed(postgres, digits, tmp_path):
+    def start(name):
+        code = f"""from mnist_fastai.sweep import sweep
+sweep('mlp:epochs=8', 8, ['lr', 'bs'], 'digits', storage='{postgres}', out='{name}', alive=1)"""
+        return subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+
+    victim = start('victim')
+    next(line for line in victim.stdout if line.startswith('1/8  '))
+    other = start('other')
+    next(line for line in victim.stdout if '/8  ' in line)
+    time.sleep(.3)
+    victim.kill()
+    victim.communicate()
+    out, err = other.communicate(timeout=200)
+    assert other.returncode == 0, err
+    trials = pd.read_csv(tmp_path/'other'/'trials.csv')
+    study = optuna.load_study(study_name=None, storage=postgres)
+    assert len(trials) == 8 and trials.trial.is_unique and not trials.recipe.duplicated().any()
+    states = [o.state.name for o in study.trials]
+    assert states.count('COMPLETE') + states.count('PRUNED') == 8
