@@ -55,7 +55,7 @@ readme: .venv/installed  ## write the tables of README.md and results/README.md 
 constraints: .venv/installed  ## choose the newest versions again, for all supported Pythons
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate \
-		--extra dev --extra docs --extra log pyproject.toml --output-file constraints.txt
+		--extra cluster --extra dev --extra docs --extra log --extra sweep pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what was built; runs/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -402,6 +402,19 @@ def read_member(
     return split, digit, name, data
 
 # %% ../nbs/00_data.ipynb #2c4ab848
+def members(
+    tar:tarfile.TarFile, # The open archive
+    most:int=2**31 # Bytes
+) -> list: # Of `TarInfo`
+    "What the archive holds; `ValueError` for a decompression bomb, before it is unpacked"
+    found, total = [], 0
+    for member in tar:
+        total += member.size
+        if total > most: raise ValueError(f'{member.name!r} makes it {total:,} bytes; expected at most {most:,}')
+        found.append(member)
+    return found
+
+# %% ../nbs/00_data.ipynb #04e3cb91
 def from_tgz(
     file:Path # A `.tgz`, `.tar.gz` or `.tar` of an image folder
 ) -> Path: # The image folder
@@ -411,7 +424,7 @@ def from_tgz(
     with new_folder(dest) as tmp:
         try:
             with tarfile.open(file) as tar:
-                for member in bar(tar.getmembers()):
+                for member in bar(members(tar)):
                     if (image := read_member(tar, member)) is None: continue
                     split, digit, name, data = image
                     (tmp/split/digit).mkdir(parents=True, exist_ok=True)

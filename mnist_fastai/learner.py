@@ -370,7 +370,9 @@ class Checkpoint(Callback):
 @patch
 def write(self:Checkpoint):
     "The file, whole or not at all"
-    def held(o): return o.state_dict() if isinstance(o, nn.Module) else vars(o) if isinstance(o, Metric) else o
+    def held(o):
+        if isinstance(o, list) and o and isinstance(o[0], torch.Tensor): return torch.stack(o)  # much faster
+        return o.state_dict() if isinstance(o, nn.Module) else vars(o) if isinstance(o, Metric) else o
 
     state = dict(epochs=self.epoch + 1, model=self.model.state_dict(), opt=self.opt.state_dict(),
                  kept={name: held(o) for name, *_, o in kept(self.learn)}, random=get_random_states(),
@@ -390,6 +392,7 @@ def go_on(self:Checkpoint,
         value = saved['kept'][name]
         if isinstance(o, nn.Module): o.load_state_dict(value)
         elif isinstance(o, Metric): vars(o).update(value)
+        elif isinstance(o, list): setattr(cb, k, [*value])
         else: setattr(cb, k, value.to(o.device) if isinstance(o, torch.Tensor) else value)
     set_random_states(**saved['random'])
     for dl, o in zip(self.dls, saved['loaders']): dl.rng.setstate(o)

@@ -267,7 +267,7 @@ def sweep(
     data:str='auto', # As `mnist_path` takes it
     seed:int=42, # Of the weights and the order of the images, the same for all trials
     train_size:int=None, valid_size:int=5000, # As `train` takes them
-    storage:str=None, # A database, such as postgresql://USER@HOST/NAME; default `study.db` in `out`
+    storage:str=None, # A database, such as postgresql+psycopg://USER@HOST/NAME; default `study.db` in `out`
     out:str|Path='runs/sweep', # The folder of the search
     alive:int=60 # Seconds between two signs of life
 ) -> AttrDict: # recipe, valid_loss, accuracy; began_with, valid_loss_before; trials, stopped, epochs, seconds; path

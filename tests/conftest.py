@@ -22,9 +22,11 @@ if has_mnist:
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'mnist: needs the real MNIST in FASTAI_HOME')
+    config.addinivalue_line('markers', 'fault(kind): something goes wrong; results/reliability.py counts them')
 
 
 def pytest_collection_modifyitems(items):
+    for item in items: item.user_properties += [('fault', o.args[0]) for o in item.iter_markers('fault')]
     if has_mnist: return
     skip = pytest.mark.skip(reason=f'MNIST is not in {users_data}: get it with mnist-data --source mnist')
     for item in items:

@@ -148,6 +148,7 @@ mistakes = {
 }
 
 
+@pytest.mark.fault('mistaken option')
 @pytest.mark.parametrize('name', mistakes)
 def test_a_mistake_is_one_clear_line_and_leaves_nothing(name, sh, tmp_path, trained):
     args, message = mistakes[name]

@@ -69,6 +69,7 @@ def same(here, far):
     return len(names)
 
 
+@pytest.mark.fault('trial or worker killed')
 def test_one_worker_dies_and_one_comes_late_and_every_trial_is_there_once(cluster, digits, tmp_path):
     compare_here(tmp_path, '--data', 'digits', *asked)
     victim, _ = cluster.worker('--no-nanny'), cluster.worker()
@@ -83,6 +84,7 @@ def test_one_worker_dies_and_one_comes_late_and_every_trial_is_there_once(cluste
     assert len({line.split()[1] for line in lines}) == 7 and same(tmp_path/'here', tmp_path/'far') == 7
 
 
+@pytest.mark.fault('trial or worker killed')
 @pytest.mark.parametrize('dies, says', [('os._exit(9)', 'its process ended with 9'),
                                         ('os.kill(os.getppid(), 9)', 'workers died while')])
 def test_a_trial_that_kills_costs_only_itself(dies, says, cluster, digits, tmp_path):
@@ -95,6 +97,7 @@ def test_a_trial_that_kills_costs_only_itself(dies, says, cluster, digits, tmp_p
     assert set(found.board.recipe) == {'mlp:epochs=1', 'linear'}
 
 
+@pytest.mark.fault('cluster without data, with other code, or gone')
 def test_without_a_common_disk_the_data_come_along(cluster, digits, tmp_path):
     shutil.copytree(digits, tmp_path/'mine')
     hidden = 'mount -t tmpfs none "$0" && exec "$@"', str(tmp_path/'mine')
@@ -110,6 +113,7 @@ def test_without_a_common_disk_the_data_come_along(cluster, digits, tmp_path):
     assert same(tmp_path/'here', tmp_path/'far') == 2
 
 
+@pytest.mark.fault('cluster without data, with other code, or gone')
 def test_a_worker_with_other_code_is_refused(cluster, digits, tmp_path):
     shutil.copytree(Path(c.__file__).parent, tmp_path/'other'/'mnist_fastai')
     runs = tmp_path/'other'/'mnist_fastai'/'runs.py'
@@ -120,6 +124,7 @@ def test_a_worker_with_other_code_is_refused(cluster, digits, tmp_path):
     assert process.returncode == 1 and 'has other code, libraries or data' in err and 'Traceback' not in err
 
 
+@pytest.mark.fault('cluster without data, with other code, or gone')
 def test_a_cluster_that_is_not_there_is_one_clear_line(sh, digits, monkeypatch):
     done = sh('mnist-compare', '--data', 'digits', '--scheduler', 'tcp://127.0.0.1:9', '--recipes', 'linear')
     assert done.returncode == 1 and 'tcp://127.0.0.1:9' in done.stderr and 'Traceback' not in done.stderr

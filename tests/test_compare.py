@@ -185,6 +185,7 @@ def dies_of_knn(trial, dest, work, *args, real=c.run_trial):
     return real(trial, dest, work, *args)
 
 
+@pytest.mark.fault('trial or worker killed')
 def test_a_killed_process_costs_one_trial(tmp_path, digits, monkeypatch, capsys):
     monkeypatch.setattr(c, 'run_trial', dies_of_knn)
     found = compare(['mlp:epochs=1', 'knn', 'linear'], 'digits', 2, jobs=2, out=tmp_path)
@@ -194,6 +195,7 @@ def test_a_killed_process_costs_one_trial(tmp_path, digits, monkeypatch, capsys)
     assert not list((tmp_path/'trials').glob('.*'))
 
 
+@pytest.mark.fault('two at once')
 def test_two_at_once_in_one_folder_lose_nothing(tmp_path, digits):
     args = [bin/'mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=1, linear,', '--seeds', '3', '--out', 'c']
     both = [subprocess.Popen(args, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
@@ -221,6 +223,7 @@ def test_a_trial_that_fails_is_reported_and_the_others_go_on(sh, tmp_path):
     assert len(list((tmp_path/'c'/'trials').iterdir())) == 3
 
 
+@pytest.mark.fault('Ctrl-C or SIGTERM')
 @pytest.mark.parametrize('sign, code, says', [(signal.SIGINT, 1, 'interrupted'), (signal.SIGTERM, 143, '')])
 def test_interrupted_it_goes_on_where_it_was(sign, code, says, tmp_path, digits):
     args = [bin/'mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=2,simple:epochs=30', '--seeds', '2',
@@ -272,6 +275,7 @@ mistakes = {
 }
 
 
+@pytest.mark.fault('mistaken option')
 @pytest.mark.parametrize('name', mistakes)
 def test_a_mistake_is_one_clear_line_and_nothing_is_run(name, sh, tmp_path):
     args, message = mistakes[name]

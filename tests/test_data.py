@@ -136,13 +136,26 @@ bad_files = {
 }
 
 
-@pytest.mark.parametrize('name', bad_files)
+hostile = 'a link', 'a hard link', 'a device', 'path traversal', 'absolute path', 'huge image'
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(o, marks=pytest.mark.fault('hostile archive' if o in hostile else 'bad data')) for o in bad_files])
 def test_bad_files_are_refused_and_leave_nothing(name, tmp_path, digits):
     file, content, message = bad_files[name]
     (tmp_path/file).write_bytes(content)
     before = imports()
     with pytest.raises(ValueError, match=message) as e: d.mnist_path(tmp_path/file)
     assert file in str(e.value)
+    assert imports() == before
+
+
+@pytest.mark.fault('hostile archive')
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, digits):
+    (bomb := tarfile.TarInfo('README')).size = 2**40
+    with tarfile.open(tmp_path/'a.tgz', 'w:gz') as tar: tar.addfile(bomb)
+    before = imports()
+    with pytest.raises(ValueError, match="'README' makes it 1,099,511,627,776 bytes"): d.mnist_path(tmp_path/'a.tgz')
     assert imports() == before
 
 
@@ -160,6 +173,7 @@ bad_idx = {
 }
 
 
+@pytest.mark.fault('bad data')
 @pytest.mark.parametrize('name', bad_idx)
 def test_bad_idx_is_refused_and_leaves_nothing(name, tmp_path, digits):
     images, labels, message = bad_idx[name]
@@ -170,17 +184,20 @@ def test_bad_idx_is_refused_and_leaves_nothing(name, tmp_path, digits):
     assert imports() == before
 
 
+@pytest.mark.fault('bad data')
 def test_truncated_gzip_is_refused(tmp_path):
     images, labels = d.digits_arrays()
     write_idx(tmp_path, images, labels, '.gz', lambda b: gzip.compress(b)[:-9])
     with pytest.raises(ValueError, match='not a whole IDX file'): d.mnist_path(tmp_path)
 
 
+@pytest.mark.fault('bad data')
 def test_an_incomplete_idx_folder_names_what_is_missing(tmp_path):
     (tmp_path/'train-images-idx3-ubyte').write_bytes(b'')
     with pytest.raises(ValueError, match='no train-labels-idx1-ubyte'): d.mnist_path(tmp_path)
 
 
+@pytest.mark.fault('bad data')
 def test_folders_that_are_no_data_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no folder 'training'"): d.mnist_path(tmp_path)
     for name in good: (tmp_path/name).parent.mkdir(parents=True); (tmp_path/name).write_bytes(png())
@@ -189,6 +206,7 @@ def test_folders_that_are_no_data_are_refused(tmp_path):
     with pytest.raises(ValueError, match="'10', which is no digit"): d.mnist_path(tmp_path)
 
 
+@pytest.mark.fault('disk full, unwritable or gone')
 def test_digits_that_lost_files_are_written_again(tmp_path, monkeypatch):
     monkeypatch.setattr(d, 'fastai_path', lambda _: tmp_path)
     whole = d.split_hash(d.digits_path()/'testing')
@@ -301,6 +319,7 @@ def test_two_images_that_change_places_are_seen(folder):
     assert sorted(map(bytes, d.decoded(folder)[1].numpy())) == sorted(map(bytes, pixels))
 
 
+@pytest.mark.fault('damaged checkpoint, cache or learner')
 @pytest.mark.parametrize('damage', [lambda b: b[:len(b)//2], lambda b: b'', lambda b: b'garbage'*1000])
 def test_a_damaged_cache_is_made_anew(folder, damage):
     before = fresh_hash(folder)
@@ -318,6 +337,7 @@ def test_only_the_newest_state_of_a_folder_is_kept(folder):
     assert len(list((fastai_path('data')/'mnist_fastai'/'cache').glob(f'{place}-*'))) == 1
 
 
+@pytest.mark.fault('two at once')
 def test_two_processes_at_once_and_one_that_is_killed(folder, tmp_path):
     expected = fresh_hash(folder)
     d.cache_file(folder, d.file_states(folder)).unlink()
@@ -334,6 +354,7 @@ def test_two_processes_at_once_and_one_that_is_killed(folder, tmp_path):
     assert fresh_hash(folder) == expected
 
 
+@pytest.mark.fault('disk full, unwritable or gone')
 def test_an_unwritable_cache_costs_time_and_nothing_else(folder, monkeypatch, capsys):
     expected = fresh_hash(folder)
     d.cache_file(folder, d.file_states(folder)).unlink()
@@ -343,6 +364,7 @@ def test_an_unwritable_cache_costs_time_and_nothing_else(folder, monkeypatch, ca
     assert 'could not be cached' in capsys.readouterr().out
 
 
+@pytest.mark.fault('bad data')
 @pytest.mark.parametrize('content, message', [(b'no image', 'not a readable image'),
                                               (png(noise)[:300], 'not a readable image'),
                                               (png(size=(30, 28)), 'is 30x28 pixels; expected 28x28')])
@@ -353,6 +375,7 @@ def test_a_bad_image_is_named(folder, content, message):
     assert str(bad) in str(e.value)
 
 
+@pytest.mark.fault('bad data')
 def test_parallel_decoding_gives_the_same_and_names_a_bad_image(folder, monkeypatch):
     files = list(map(str, d.image_files(folder)))*5
     assert len(files) > 5000  # so many that it is done by several processes

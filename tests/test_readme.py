@@ -12,7 +12,7 @@ from mnist_fastai.compare import leaderboard_table, percent, summarize
 from mnist_fastai.runs import markdown_rows
 
 root = Path(__file__).parent.parent
-pages = [root/'README.md', root/'results'/'README.md']
+pages = [root/'README.md', root/'results'/'README.md', root/'results'/'reliability.md']
 readme = pages[0].read_text(encoding='utf-8')
 board = pd.read_csv(root/'results'/'leaderboard.csv')
 pairs = pd.read_csv(root/'results'/'pairs.csv')
@@ -78,6 +78,38 @@ question mark instead of a digit: {said['letters']} letters, {said['scribbles']}
 photographed digits that are read right.'''
 
 
+def faults():
+    "What was injected, by kind"
+    found = result('reliability')['faults']
+    lines = [[kind, sum(n.values()), n['survived']] for kind, n in sorted(found.items())]
+    total = [sum(o[i] for o in lines) for i in (1, 2)]
+    return markdown_rows(['kind', 'injected', 'survived'], [*lines, ['**together**', *total]])
+
+
+def checkpoints():
+    "What one adds to an epoch"
+    return markdown_rows(['recipe', 'an epoch, s', 'its checkpoint, s', 'share'], [
+        [f"`{o['recipe']}`", f"{o['epoch']:.2f}", f"{o['checkpoint']:.3f}", f"{o['share']:.1%}"]
+        for o in result('reliability')['checkpoints']])
+
+
+def ten_thousand_trials(trials=10_000, workers=200):
+    "What they cost on a hundred machines of two cores"
+    empty, trial = result('reliability')['cluster'].values()
+    n, took = empty['tasks'], trials*trial['seconds']/workers
+    sent, files = (trial[o]/1e6 for o in ('bytes_sent', 'bytes_of_files'))
+    table = markdown_rows(['', 'measured', f'for {trials:,} trials'], [
+        ['time of a trial', f"{trial['seconds']:.0f} s, {trial['seconds_of_training']:.0f} s of them training",
+         f"{trials*trial['seconds']/3600:.0f} hours of a core, **{took/60:.0f} minutes** on {workers} cores"],
+        ['time of the scheduler', f"{n/empty['seconds']:.0f} empty ones a second",
+         f"{trials*empty['seconds']/n:.0f} s"],
+        ['messages to the scheduler', f"{empty['messages']/n:.0f} a trial", f"{trials*empty['messages']/n:,.0f}"],
+        ['sent without files', f"{empty['bytes']/n:,.0f} bytes a trial", f"{trials*empty['bytes']/n/1e6:.0f} MB"],
+        ['sent with files', f'{sent:.1f} MB a trial', f'{trials*sent/1000:.0f} GB, {trials*sent/took:.0f} MB a second'],
+        ['files', f'{files:.1f} MB a trial', f'{trials*files/1000:.0f} GB']])
+    return f"Trials of `{trial['recipe']}` on MNIST, one thread each; measured on one machine, two workers:\n\n{table}"
+
+
 plain = [o for o in board.recipe.unique() if ':' not in o]
 small = board.train_images.min()
 both = sorted(set(board[board.train_images == small].recipe) & set(plain))
@@ -90,6 +122,9 @@ blocks = {
     'inference': inference_table(result('bench_inference')),
     'own digits': own_digits(),
     'on all': on_all(),
+    'faults': faults(),
+    'checkpoints': checkpoints(),
+    'ten thousand trials': ten_thousand_trials(),
     'leaderboard': f'{rows(*plain)}\n\n{conditions()}',
     'one or two': '\n\n'.join([rows('one_conv', 'two_conv', 'one_conv:epochs=30'), difference('two_conv', 'one_conv'),
                                difference('one_conv:epochs=30', 'one_conv'),

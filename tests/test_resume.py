@@ -29,14 +29,15 @@ def start(args, cwd, **kwargs):
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
 
 
+@pytest.mark.fault('training killed')
 @pytest.mark.parametrize('name', trainings)
-def test_killed_at_any_moment_it_ends_with_the_same_weights(name, digits, tmp_path):
+def test_killed_at_any_moment_it_ends_with_the_same_weights(name, digits, tmp_path, record_property):
     def weights(run): return (run/'weights.safetensors').read_bytes()
 
     (whole := tmp_path/'whole').mkdir()
     began = time.time()
     assert start(trainings[name], whole).wait(timeout=300) == 0
-    took, rng = time.time() - began, random.Random(name)
+    took, rng, killed = time.time() - began, random.Random(name), 0
     for i in range(7 if full else 1):
         (folder := tmp_path/str(i)).mkdir()
         process = start(trainings[name], folder)
@@ -50,6 +51,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(name, digits, tmp_pa
         assert done.returncode == 0, done.stderr
         folder = folder.joinpath('run' if begun else 'again')
         assert weights(folder) == weights(whole/'run') and not (folder/'checkpoint.pt').exists()
+        killed += 1
+    record_property('killed', killed)
 
 
 class Stop(Callback):
@@ -86,6 +89,7 @@ def test_the_plots_show_the_first_epochs_too(digits, tmp_path, monkeypatch):
     assert len(seen[0]['losses']) > 20 and len(seen[0]['values']) == 3 and seen[0] == seen[1]
 
 
+@pytest.mark.fault('damaged checkpoint, cache or learner')
 def test_what_cannot_go_on_says_why(digits, tmp_path):
     with pytest.raises(FileNotFoundError, match='is no run'): runs.resume(tmp_path)
     run = interrupted(tmp_path/'run')
@@ -101,6 +105,7 @@ def test_what_cannot_go_on_says_why(digits, tmp_path):
     with pytest.raises(ValueError, match='is finished: there is nothing to go on with'): runs.resume(run)
 
 
+@pytest.mark.fault('damaged checkpoint, cache or learner')
 def test_a_checkpoint_runs_no_code(digits, tmp_path):
     class Bad:
         def __reduce__(self): return Path.touch, (tmp_path/'it ran',)
@@ -111,6 +116,7 @@ def test_a_checkpoint_runs_no_code(digits, tmp_path):
     assert not (tmp_path/'it ran').exists()
 
 
+@pytest.mark.fault('Ctrl-C or SIGTERM')
 @pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
 def test_stopped_it_says_how_to_go_on(sign, code, digits, tmp_path):
     process = start(['--recipe', 'simple', '--epochs', '100'], tmp_path, preexec_fn=listen_to_ctrl_c)
@@ -134,6 +140,7 @@ def small_disk(tmp_path):
     subprocess.run(['umount', disk], check=True)
 
 
+@pytest.mark.fault('disk full, unwritable or gone')
 def test_on_a_full_disk_it_stops_and_goes_on_when_there_is_room(digits, small_disk):
     disk, enlarge = small_disk
     done = run_command('mnist-train', '--data', 'digits', '--epochs', '2', '--out', 'run', cwd=disk)
@@ -145,6 +152,7 @@ def test_on_a_full_disk_it_stops_and_goes_on_when_there_is_room(digits, small_di
     assert done.returncode == 0 and (disk/'run'/'metrics.json').exists(), done.stderr
 
 
+@pytest.mark.fault('disk full, unwritable or gone')
 def test_where_nothing_can_be_written_it_says_so(digits, small_disk):
     disk, enlarge = small_disk
     subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)
@@ -153,6 +161,7 @@ def test_where_nothing_can_be_written_it_says_so(digits, small_disk):
     assert done.stderr.count('\n') == 1 and not list(disk.iterdir())
 
 
+@pytest.mark.fault('disk full, unwritable or gone')
 def test_data_that_disappear_are_named_and_it_goes_on_when_they_are_back(digits, tmp_path):
     shutil.copytree(digits, tmp_path/'mine')
     process = subprocess.Popen([command, '--data', 'mine', '--recipe', 'mlp:epochs=30', '--out', 'run'], cwd=tmp_path,
@@ -177,6 +186,7 @@ def both(args, cwd, **env):
     return sorted((o.returncode, err) for o, err in zip(two, errors))
 
 
+@pytest.mark.fault('two at once')
 def test_two_at_once_each_get_a_folder_and_share_a_cache(tmp_path):
     args = ['--data', 'digits', '--recipe', 'mlp:epochs=1']
     found = both(args, tmp_path, FASTAI_HOME=str(tmp_path/'home'), OMP_NUM_THREADS='1')
@@ -186,6 +196,7 @@ def test_two_at_once_each_get_a_folder_and_share_a_cache(tmp_path):
     assert (a/'weights.safetensors').read_bytes() == (b/'weights.safetensors').read_bytes()
 
 
+@pytest.mark.fault('two at once')
 def test_of_two_in_one_folder_one_is_refused(digits, tmp_path):
     (_, _), (code, err) = found = both(['--data', 'digits', '--recipe', 'mlp:epochs=5', '--out', 'run'], tmp_path)
     assert found[0][0] == 0 and code == 1, found
@@ -193,6 +204,7 @@ def test_of_two_in_one_folder_one_is_refused(digits, tmp_path):
     assert len((tmp_path/'run'/'history.csv').read_text().splitlines()) == 6
 
 
+@pytest.mark.fault('two at once')
 def test_of_two_that_resume_one_is_refused(digits, tmp_path):
     whole = runs.train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
     interrupted(tmp_path/'run')

@@ -185,6 +185,7 @@ def test_no_pixels_travel_in_the_export(trained):
     assert load_learner(run/'learner.pkl').dls.train._store is None
 
 
+@pytest.mark.fault('two at once')
 def test_two_runs_in_the_same_second_get_two_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len({runs.new_run(name='x') for _ in range(5)}) == 5
@@ -228,6 +229,7 @@ def test_without_validation_all_images_train_and_the_test_is_scored(digits, tmp_
     assert model[0].weight.equal(archs['fast_cnn']()[0].weight)  # the fixed filters have stayed as they were
 
 
+@pytest.mark.fault('mistaken option')
 @pytest.mark.parametrize('kwargs', [dict(epochs=0), dict(bs=-1), dict(lr=0.), dict(lr=float('nan')),
                                     dict(lr=float('inf')), dict(wd=-1.), dict(valid_size=9), dict(seed=-1),
                                     dict(seed=2**64), dict(split_seed=-1), dict(arch='lenet'), dict(train_size=1)])
@@ -237,6 +239,7 @@ def test_a_wrong_value_is_refused_before_anything_is_written(kwargs, digits, tmp
     assert not (tmp_path/'run').exists()
 
 
+@pytest.mark.fault('loss not finite')
 def test_a_training_that_diverges_is_an_error_and_no_result(digits, tmp_path):
     with pytest.raises(ValueError, match='diverged.*try a smaller lr'):
         runs.train('digits', epochs=1, bs=64, lr=1e12, out=tmp_path/'run')
@@ -246,6 +249,7 @@ def test_a_training_that_diverges_is_an_error_and_no_result(digits, tmp_path):
     with pytest.raises(FileNotFoundError, match='no finished run'): runs.find_run(folder=tmp_path)
 
 
+@pytest.mark.fault('bad data')
 def test_a_bad_test_image_does_not_cost_the_training(digits, tmp_path):
     shutil.copytree(digits, tmp_path/'mine')
     next((tmp_path/'mine'/'testing'/'3').iterdir()).write_bytes(b'no image')
@@ -263,6 +267,7 @@ def test_a_name_inside_a_folder_of_somebodys_is_not_believed(digits, tmp_path, m
     assert run.config['data'] == str(tmp_path/'mine')  # repeats from any folder
 
 
+@pytest.mark.fault('damaged checkpoint, cache or learner')
 @pytest.mark.parametrize('content', [b'', b'hello', pickle.dumps({})])
 def test_a_damaged_learner_is_one_clear_error(content, tmp_path):
     (tmp_path/'learner.pkl').write_bytes(content)

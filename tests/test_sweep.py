@@ -81,6 +81,7 @@ def proposed(monkeypatch):
     return these
 
 
+@pytest.mark.fault('loss not finite')
 def test_a_bad_trial_is_stopped_early_and_one_that_diverges_is_no_result(proposed, digits, tmp_path):
     proposed(.01, .01, 1e12, .01, .01, .01, 1e-7)  # but the first is the recipe as it is
     found = s.sweep('mlp:epochs=4', 7, ['lr'], 'digits', out=tmp_path)
@@ -90,12 +91,14 @@ def test_a_bad_trial_is_stopped_early_and_one_that_diverges_is_no_result(propose
     assert trials.stopped[1e-7] and trials.epochs[1e-7] in (2, 3)
 
 
+@pytest.mark.fault('loss not finite')
 def test_when_no_trial_ends_there_is_no_recipe(digits, tmp_path):
     with pytest.raises(ValueError, match='no trial got to its end'):
         s.sweep('mlp:epochs=2:lr=1e12', 1, ['lr'], 'digits', out=tmp_path)
     assert not (tmp_path/'best.json').exists()
 
 
+@pytest.mark.fault('Ctrl-C or SIGTERM')
 @pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
 def test_interrupted_it_goes_on_and_tries_the_same_again(sign, code, digits, tmp_path):
     args = ['--data', 'digits', '--recipe', 'mlp:epochs=50', '--vary', 'lr,wd', '--out', 'a']
@@ -114,6 +117,7 @@ def test_interrupted_it_goes_on_and_tries_the_same_again(sign, code, digits, tmp
     assert stopped.state.name == 'FAIL' and again.state.name == 'COMPLETE' and again.params == stopped.params
 
 
+@pytest.mark.fault('mistaken option')
 @pytest.mark.parametrize('args, says', {
     'recipe': (['--recipe', 'simpel'], "'simpel'"), 'fitted': (['--recipe', 'knn'], 'fitted in one piece'),
     'field': (['--vary', 'lr,colour'], "'colour'"), 'nothing': (['--vary', ','], 'nothing to vary'),
@@ -146,6 +150,7 @@ def postgres():
         pg('pg_ctl', 'stop', '-m', 'immediate')
 
 
+@pytest.mark.fault('trial or worker killed')
 def test_two_search_together_in_postgresql_and_one_is_killed(postgres, digits, tmp_path):
     def start(name):
         code = f"""from mnist_fastai.sweep import sweep
