@@ -152,7 +152,7 @@ def mnist_sweep(
     seed:int=42, # The same for all trials
     train_size:int=None, # As for mnist-train
     valid_size:int=5000, # As for mnist-train
-    storage:str=None, # A database for many machines: postgresql+psycopg://USER@HOST/NAME; default study.db in the folder
+    storage:str=None, # A database to share: postgresql+psycopg://USER@HOST/NAME; default study.db in the folder
     out:str='runs/sweep' # Folder of the search; what it holds already is gone on with
 ):
     "Search better settings for a recipe on validation images, with Optuna"
