@@ -7,7 +7,7 @@ __all__ = ['FusedAdam', 'mnist_learner', 'OneHotCrossEntropy', 'find_lr', 'Epoch
            'Distill', 'Checkpoint']
 
 # %% ../nbs/03_learner.ipynb #a34235c7
-import csv, ctypes, inspect, io, sys, time
+import csv, ctypes, inspect, io, signal, sys, threading, time
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
@@ -26,7 +26,7 @@ from fastai.learner import AvgSmoothLoss, CastToTensor, Learner, Metric, Recorde
 from fastai.metrics import accuracy
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import get_random_states, set_random_states, to_device, to_float
-from fastcore.all import L, delegates, patch
+from fastcore.all import GetAttr, L, delegates, patch
 from fasttransform import Pipeline
 from torch import nn
 from torch.nn import functional as F
@@ -218,29 +218,34 @@ def find_lr(
 # %% ../nbs/03_learner.ipynb #0838ba46
 class EpochLog(Callback):
     "Keep what the `Recorder` says of each epoch: as `rows`, in a CSV file, and as a line where nobody sees a bar"
-    order, keep = 55, ('rows',)  # after Recorder, before ProgressCallback
+    order, keep = 55, ('rows', 'spent')  # after Recorder, before ProgressCallback
+    spent = 0.  # Seconds in this epoch
     def __init__(self, file:str|Path=None, lines:bool=True): self.file, self.lines, self.rows = file, lines, []
 
-    def before_epoch(self): self.started = time.perf_counter()
+    def before_epoch(self): self.started = time.perf_counter() - self.spent
+    def after_batch(self): self.spent = time.perf_counter() - self.started
 
     def after_epoch(self):
         if hasattr(self, 'lr_finder') or hasattr(self, 'gather_preds') or not self.learn.final_record: return  # skipped
         names = self.recorder.metric_names[1:-1]
         row = dict(epoch=self.epoch + 1, **dict(zip(names, self.learn.final_record)),
                    seconds=time.perf_counter() - self.started)
+        self.spent = 0.
         self.rows.append({k: v if v is None or k == 'epoch' else round(v, 6) for k, v in row.items()})
-        if self.lines: print(self.line(), flush=True)
+        if self.lines: self.show(self.rows[-1])
         if self.file: self.write()
 
-    def line(self) -> str:
-        row = self.rows[-1]
-        text = '  '.join(f'{k} {v:.4f}' if v is not None else f'{k} none' for k, v in list(row.items())[1:-1])
-        return f"epoch {row['epoch']}/{self.n_epoch}  {text}  {row['seconds']:.1f} s"
+# %% ../nbs/03_learner.ipynb #055fc416
+@patch
+def show(self:EpochLog, row:dict):
+    text = '  '.join(f'{k} {v:.4f}' if v is not None else f'{k} none' for k, v in list(row.items())[1:-1])
+    print(f"epoch {row['epoch']}/{self.n_epoch}  {text}  {row['seconds']:.1f} s", flush=True)
 
-    def write(self):
-        with whole_file(self.file, 'w', newline='') as f:
-            (writer := csv.DictWriter(f, self.rows[0])).writeheader()
-            writer.writerows(self.rows)
+@patch
+def write(self:EpochLog):
+    with whole_file(self.file, 'w', newline='') as f:
+        (writer := csv.DictWriter(f, self.rows[0])).writeheader()
+        writer.writerows(self.rows)
 
 # %% ../nbs/03_learner.ipynb #a3af016f
 class TrimMemory(Callback):
@@ -345,38 +350,79 @@ def kept(
     return [(f'{cb.name}.{k}', cb, k, getattr(cb, k)) for cb in learn.cbs for k in getattr(cb, 'keep', ())]
 
 # %% ../nbs/03_learner.ipynb #45233cac
+class Rest(GetAttr):
+    "What is left of an epoch when some of its batches are done"
+    _default = 'dl'
+    def __init__(self,
+        dl, # A `DataLoader`, at the beginning of the epoch
+        done:int, # Batches
+        random:dict # From `get_random_states`, after these
+    ): self.dl, self.done, self.random = dl, done, random
+
+    def __len__(self): return len(self.dl)
+
+    def __iter__(self):
+        batches = iter(self.dl)
+        for _ in range(self.done): next(batches)
+        set_random_states(**self.random)
+        yield from batches
+
+# %% ../nbs/03_learner.ipynb #edd1bf19
 class Checkpoint(Callback):
     "Write what a training needs to go on after each epoch; if that is there already, go on from it"
-    order = 70  # after all that an epoch leaves behind
+    order = 70  # after all that a batch or an epoch leaves behind
+    asked = None  # the signal that asks to stop
     def __init__(self,
         file:str|Path=None # Default `checkpoint.pt` in the learner's folder
     ): self.file = file
 
     def before_fit(self):
-        self.saved, self.done, self.file = None, 0, Path(self.file or self.learn.path/'checkpoint.pt')
+        self.saved, self.done, self.file = {}, 0, Path(self.file or self.learn.path/'checkpoint.pt')
         if not self.file.exists(): return
         try: self.saved = torch.load(self.file, map_location='cpu', weights_only=True)
         except Exception as e: raise ValueError(f'{self.file} is damaged: delete it to begin anew') from e
         self.done = self.saved['epochs']
+        if not self.done: self.go_on(self.saved)
 
     def before_epoch(self):
         if self.epoch < self.done: raise CancelEpochException
+        self.batches, self.orders = 0, [o.rng.getstate() for o in self.dls]
 
     def after_epoch(self):
-        if self.epoch + 1 > self.done: self.write()
+        if self.epoch + 1 > self.done: self.write(self.epoch + 1, [o.rng.getstate() for o in self.dls])
         elif self.epoch + 1 == self.done: self.go_on(self.saved)
+        if self.asked: self.stop()
 
-# %% ../nbs/03_learner.ipynb #edd1bf19
+# %% ../nbs/03_learner.ipynb #26fdef8b
 @patch
-def write(self:Checkpoint):
+def before_train(self:Checkpoint):
+    if self.epoch > self.done or not self.saved.get('batches'): return
+    self.batches, self.learn.train_iter, self.learn.pct_train = (self.saved[o] for o in ('batches', 'steps', 'share'))
+    self.learn.dl = Rest(self.dl, self.batches, self.saved['random'])
+
+@patch
+def after_batch(self:Checkpoint):
+    if not self.training: return
+    self.batches += 1
+    if not self.asked: return
+    self.write(self.epoch, self.orders, self.batches)
+    self.stop()
+
+# %% ../nbs/03_learner.ipynb #314fb6e4
+@patch
+def write(self:Checkpoint,
+    epochs:int, # Whole ones that are done
+    loaders:list, # The random states of the `DataLoaders` after these
+    batches:int=0 # Of the next epoch, that are done
+):
     "The file, whole or not at all"
     def held(o):
         if isinstance(o, list) and o and isinstance(o[0], torch.Tensor): return torch.stack(o)  # much faster
         return o.state_dict() if isinstance(o, nn.Module) else vars(o) if isinstance(o, Metric) else o
 
-    state = dict(epochs=self.epoch + 1, model=self.model.state_dict(), opt=self.opt.state_dict(),
-                 kept={name: held(o) for name, *_, o in kept(self.learn)}, random=get_random_states(),
-                 loaders=[o.rng.getstate() for o in self.dls])
+    state = dict(epochs=epochs, batches=batches, steps=self.train_iter, share=self.pct_train, loaders=loaders,
+                 model=self.model.state_dict(), opt=self.opt.state_dict(), random=get_random_states(),
+                 kept={name: held(o) for name, *_, o in kept(self.learn)})
     torch.save(plain(state), content := io.BytesIO())  # into a file that has no room it fails in a strange way
     with whole_file(self.file) as f: f.write(content.getbuffer())
 
@@ -396,3 +442,27 @@ def go_on(self:Checkpoint,
         else: setattr(cb, k, value.to(o.device) if isinstance(o, torch.Tensor) else value)
     set_random_states(**saved['random'])
     for dl, o in zip(self.dls, saved['loaders']): dl.rng.setstate(o)
+
+# %% ../nbs/03_learner.ipynb #baa7f448
+@patch
+@contextmanager
+def patient(self:Checkpoint):
+    "Let Ctrl-C and SIGTERM wait for the end of the step"
+    def ask(number, frame):
+        again, self.asked = self.asked, number
+        if again: self.stop()
+
+    if threading.current_thread() is not threading.main_thread(): return (yield)  # it gets no signals
+    heard = [o for o in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(o) != signal.SIG_IGN]
+    self.handlers = {o: signal.signal(o, ask) for o in heard}
+    try: yield
+    finally:
+        for number, handler in self.handlers.items(): signal.signal(number, handler)
+    if self.asked: self.stop()
+
+@patch
+def stop(self:Checkpoint):
+    "Do what the signal would have done"
+    for number, handler in self.handlers.items(): signal.signal(number, handler)
+    number, self.asked = self.asked, None
+    signal.raise_signal(number)

@@ -352,7 +352,8 @@ def fit(
     log = EpochLog(learn.path/'history.csv', lines=not live())
     as_before = torch.autocast('cpu', enabled=False)  # also when somebody interrupts it in the middle of a batch
     cbs = [log, TerminateOnNaNCallback(), TrimMemory(), *habits(recipe), *cbs]
-    with ContextManagers([as_before] if live() else [as_before, learn.no_bar(), learn.no_logging()]):
+    patience = [o.patient() for o in cbs if isinstance(o, Checkpoint)]
+    with ContextManagers([as_before, *patience, *([] if live() else [learn.no_bar(), learn.no_logging()])]):
         schedules[recipe.schedule](learn, recipe.epochs, recipe.lr, wd=recipe.wd, cbs=cbs)
     finite = len(log.rows) == recipe.epochs and all(math.isfinite(v) for v in log.rows[-1].values() if v is not None)
     if finite: return log.rows
@@ -488,7 +489,7 @@ def how_to_go_on(
     "Say it, if somebody, a full disk or a missing file stops a run"
     try: yield
     except (KeyboardInterrupt, SystemExit, OSError):
-        print(f'\nstopped; it goes on after its last whole epoch with: mnist-train --resume {run}', flush=True)
+        print(f'\nstopped; it goes on with: mnist-train --resume {run}', flush=True)
         raise
 
 # %% ../nbs/05_runs.ipynb #86392cb2
@@ -538,7 +539,7 @@ def resume(
     run:str|Path, # Its folder
     log:str=None # As `train` takes it
 ) -> AttrDict: # path, config, metrics and learn
-    "Go on with an interrupted training after its last whole epoch; `ValueError` if there is nothing left to do"
+    "Go on with an interrupted training where it was written last; `ValueError` if there is nothing left to do"
     run = Path(run).expanduser()
     if not (run/'environment.json').is_file(): raise FileNotFoundError(f"'{run}' is no run: expected the folder of one")
     check_tracker(log)

@@ -70,6 +70,47 @@ def interrupted(folder, epoch=1, recipe='simple:epochs=3'):
     return folder
 
 
+class Press(Callback):
+    "Ctrl-C in the middle of a step, once or more"
+    def __init__(self, epoch, times=1): self.at, self.times = epoch, times
+    def after_pred(self):
+        if not self.training or self.epoch != self.at or self.iter != 5: return
+        for _ in range(self.times): os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def ctrl_c():
+    "Python's way with Ctrl-C, also where pytest runs in the background"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+@pytest.mark.fault('Ctrl-C or SIGTERM')
+@pytest.mark.parametrize('epoch', [0, 1, 2])
+@pytest.mark.parametrize('recipe', ['two_conv:ema=.99:plain=1:augment=affine+elastic+stroke:epochs=3',
+                                    'mlp:teacher=tiny:epochs=3', 'mlp:mix=mixup:epochs=3'])
+def test_stopped_in_a_step_it_goes_on_with_the_next(recipe, epoch, digits, tmp_path, ctrl_c):
+    config, whole = runs.settings('digits', recipe, 1), runs.train('digits', recipe, 1, out=tmp_path/'whole')
+    with pytest.raises(KeyboardInterrupt): runs.run_config(config, tmp_path/'run', cbs=[Checkpoint(), Press(epoch)])
+    saved = torch.load(tmp_path/'run'/'checkpoint.pt', weights_only=True)
+    assert (saved['epochs'], saved['batches'], saved['steps']) == (epoch, 6, epoch*len(whole.learn.dls.train) + 6)
+    run = runs.resume(tmp_path/'run')
+    assert (run.path/'weights.safetensors').read_bytes() == (whole.path/'weights.safetensors').read_bytes()
+    rows = [[line.rsplit(',', 1)[0] for line in (o.path/'history.csv').read_text().splitlines()] for o in (whole, run)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.fault('Ctrl-C or SIGTERM')
+def test_who_presses_twice_does_not_wait_for_the_step(digits, tmp_path, ctrl_c):
+    config = runs.settings('digits', 'mlp:epochs=3', 1)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run_config(config, tmp_path/'run', cbs=[Checkpoint(), Press(1, times=2)])
+    saved = torch.load(tmp_path/'run'/'checkpoint.pt', weights_only=True)
+    assert (saved['epochs'], saved['batches']) == (1, 0)
+    assert len((runs.resume(tmp_path/'run').path/'history.csv').read_text().splitlines()) == 4
+
+
 def test_what_was_seen_of_the_first_epochs_is_kept(digits, tmp_path):
     whole = runs.train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
     run = runs.resume(interrupted(tmp_path/'half', 2))
@@ -120,7 +161,7 @@ def test_a_checkpoint_runs_no_code(digits, tmp_path):
 @pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
 def test_stopped_it_says_how_to_go_on(sign, code, digits, tmp_path):
     process = start(['--recipe', 'simple', '--epochs', '100'], tmp_path, preexec_fn=listen_to_ctrl_c)
-    next(line for line in process.stdout if line.startswith('epoch 2'))  # so the first was written
+    next(line for line in process.stdout if line.startswith('epoch 2'))
     process.send_signal(sign)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code and 'mnist-train --resume run' in out and 'Traceback' not in err
