@@ -38,9 +38,9 @@ def inject(folder):
 class Timed(Checkpoint):
     "A checkpoint that knows how long it took"
     seconds = []
-    def write(self):
+    def write(self, *args):
         began = time.perf_counter()
-        super().write()
+        super().write(*args)
         self.seconds.append(time.perf_counter() - began)
 
 
