@@ -9,6 +9,7 @@ __all__ = ['mnist_data', 'mnist_train', 'mnist_compare', 'mnist_sweep', 'mnist_l
 # %% ../nbs/13_cli.ipynb #4792c041
 import gc, os, signal, sys, warnings
 from functools import wraps
+from inspect import signature
 from typing import Annotated
 
 from fastcore.meta import delegates
@@ -71,12 +72,13 @@ def recipe_table() -> str: # Lines of text
 
 # %% ../nbs/13_cli.ipynb #6a388110
 def check_alone(
-    option:str, # That goes with none of `others`
-    others:dict # name -> value, None if it was not given
+    func, option:str, # A command, and an option that says all but where to log
+    given:dict # name -> value, of its options
 ):
     "`ValueError` if something was given that would not count"
-    if given := [f"--{k.replace('_', '-')}" for k, v in others.items() if v is not None]:
-        raise ValueError(f'--{option} goes on as it was begun: leave out {given[0]}')
+    defaults = {k: o.default for k, o in signature(func).parameters.items() if k not in (option, 'log', 'list')}
+    if wrong := [f"--{k.replace('_', '-')}" for k, v in defaults.items() if given.get(k, v) != v]:
+        raise ValueError(f'--{option} goes on as it was begun: leave out {wrong[0]}')
 
 # %% ../nbs/13_cli.ipynb #7b17cb30
 @command
@@ -99,7 +101,7 @@ def mnist_train(
     from mnist_fastai import runs
     gc.freeze()  # what was imported is no garbage, not even when the process ends
     if resume:
-        check_alone('resume', dict(kwargs, train_size=train_size, out=out))
+        check_alone(mnist_train, 'resume', {**locals(), **kwargs})
         run = runs.resume(resume, log)
     else: run = runs.train(data, recipe, seed, train_size, valid_size, split_seed, log, out, **kwargs)
     print(runs.summary(run))

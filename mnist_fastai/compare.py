@@ -6,7 +6,7 @@
 __all__ = ['leaderboard_table', 'compare', 'choose_members', 'ensemble']
 
 # %% ../nbs/06_compare.ipynb #eab531a7
-import ast, hashlib, io, itertools, json, re, shutil, subprocess, sys, warnings
+import ast, gzip, hashlib, io, itertools, json, os, re, shutil, subprocess, sys, tarfile, threading, time, warnings
 from contextlib import redirect_stdout
 from functools import cache, partial
 from pathlib import Path
@@ -196,18 +196,32 @@ def run_asked(
     data:str, # Where the data are on this machine
     log:str, # As `train` takes it
     here:str # A folder to work in
-) -> dict: # As `run_trial`; only the name if the data are not there
+) -> dict: # As `run_trial`; name and missing if the data are not there
     "`run_trial`, if it would be the same trial here"
     try: info = describe(mnist_path(data))
-    except (ValueError, OSError): return dict(name=name)
+    except (ValueError, OSError) as e: return dict(name=name, missing=f'{type(e).__name__}: {e}')
     if trial_name(c, data_version(info)) != name: return dict(name=name, error='has other code, libraries or data')
     (work := Path(here)/'work').mkdir()
     return run_trial(AttrDict(c, data=data), Path(here)/name, work, log=log)
 
 # %% ../nbs/06_compare.ipynb #664d5384
-answer = "import json, sys; from mnist_fastai.compare import run_asked; r = run_asked(**json.load(sys.stdin));" \
-         "open('answer.json', 'w').write(json.dumps(r))"
+def end_with(
+    parent:int # The process that asked
+):
+    "End this process soon after that one is gone"
+    def watch():
+        while os.getppid() == parent: time.sleep(1)
+        os._exit(1)
+    if os.name == 'posix': threading.Thread(target=watch, daemon=True).start()
 
+# %% ../nbs/06_compare.ipynb #91d9ff85
+def answer():
+    "What the process of a trial does: read what is asked from standard input, write `answer.json`"
+    asked = json.load(sys.stdin)
+    end_with(asked.pop('parent'))
+    write_json('answer.json', run_asked(**asked))
+
+# %% ../nbs/06_compare.ipynb #33f3ded0
 def run_for_another(
     c:dict, # From `settings`
     name:str, # Of the trial
@@ -218,8 +232,9 @@ def run_for_another(
     from distributed import get_worker
     data = str(Path(get_worker().local_directory)/archive) if archive else c['data']
     with TemporaryDirectory() as tmp:
-        asked = json.dumps(dict(c=c, name=name, data=data, log=log, here=tmp))
-        done = subprocess.run([sys.executable, '-c', answer], input=asked, text=True, cwd=tmp, capture_output=True)
+        asked = json.dumps(dict(c=c, name=name, data=data, log=log, here=tmp, parent=os.getpid()))
+        code = 'from mnist_fastai.compare import answer; answer()'
+        done = subprocess.run([sys.executable, '-c', code], input=asked, text=True, cwd=tmp, capture_output=True)
         if done.returncode:
             said = done.stderr.strip().splitlines()[-1:] or ['perhaps for lack of memory']
             return dict(name=name, error=f'its process ended with {done.returncode}: {said[0]}')
@@ -227,7 +242,7 @@ def run_for_another(
         files = {str(o.relative_to(folder)): o.read_bytes() for o in folder.rglob('*') if o.is_file()}
         return dict(read_json(f'{tmp}/answer.json'), files=files, worker=get_worker().address)
 
-# %% ../nbs/06_compare.ipynb #91d9ff85
+# %% ../nbs/06_compare.ipynb #498686c2
 def keep_trial(
     r:dict, # From `run_for_another`
     dest:Path, # Its folder
@@ -235,8 +250,8 @@ def keep_trial(
     dataset:str # What the data are called here
 ) -> dict: # As `run_trial`
     "Write the files of a trial, all or none"
-    files, worker = r.pop('files', {}), r.pop('worker', '')
-    if 'error' in r: return dict(r, error=f"{worker} {r['error']}".strip())
+    files, worker, wrong = r.pop('files', {}), r.pop('worker', ''), r.get('error') or r.get('missing')
+    if wrong: return dict(r, error=f'{worker} {wrong}'.strip())
     if (dest/'metrics.json').exists(): return r
     shutil.rmtree(dest, ignore_errors=True)  # something that is no finished trial
     with new_folder(dest) as tmp:
@@ -263,46 +278,56 @@ def connect(
 # %% ../nbs/06_compare.ipynb #e8c12105
 def ship(
     client, # Of a Dask cluster
-    path:Path # An image folder
-) -> str: # The name of the archive
+    path:Path, # An image folder
+    name:str # Of the archive, equal for equal data
+):
     "Send the data once to each worker, also to those that come later"
+    from distributed.diagnostics.plugin import UploadFile
+    def plain(o):
+        o.mtime = o.uid = o.gid = 0
+        return o
     with TemporaryDirectory() as tmp:
-        file = shutil.make_archive(f'{tmp}/{path.name}', 'gztar', path)
-        client.upload_file(file, load=False)
-    return Path(file).name
+        with gzip.GzipFile(file := Path(tmp)/name, 'wb', mtime=0) as f, \
+             tarfile.open(fileobj=f, mode='w', dereference=True) as tar:
+            for o in ('training', 'testing'): tar.add(path/o, o, filter=plain)
+        plugin = UploadFile(str(file), load=False)
+    plugin.name = name
+    client.register_plugin(plugin)
 
 # %% ../nbs/06_compare.ipynb #bc6b3b40
 def cluster_results(
     todo:dict, # folder -> `settings`
-    path:Path, # The data
+    path:Path, info:dict, # The data, and what `describe` says of them
     scheduler:str, # tcp://HOST:PORT
     log:str=None # As `train` takes it
 ): # Yields what `run_trial` gives, in any order
     "Run trials on a cluster, and keep what they wrote"
     from distributed import as_completed
-    dataset, archive = describe(path)['name'], None
+    archive, asked = f"{path.name}-{info['training']['sha256'][:12]}.tgz", {}
     with connect(scheduler) as client:
-        def submit(o):
-            return client.submit(run_for_another, dict(todo[o]), o.name, archive, log, key=(o.name, archive or ''))
-        asked = {submit(o): o for o in todo}
-        for future in (done := as_completed([*asked])):
-            dest = asked.pop(future)
+        def submit(dest, sent=None):
+            key = dest.name, sent or ''
+            future = client.submit(run_for_another, dict(todo[dest]), dest.name, sent, log, key=key)
+            asked[future] = dest, sent
+            return future
+
+        for future in (done := as_completed([submit(o) for o in todo])):
+            dest, sent = asked.pop(future)
             r = future.result() if future.status == 'finished' else dict(error=str(future.exception()))
-            if not r.keys() & {'test', 'error'}:  # there are no data
-                archive = archive or ship(client, path)
-                asked[again := submit(dest)] = dest
-                done.add(again)
-            else: yield keep_trial(dict(r, name=dest.name), dest, todo[dest], dataset)
+            if 'missing' in r and not sent:
+                ship(client, path, archive)
+                done.add(submit(dest, archive))
+            else: yield keep_trial(dict(r, name=dest.name), dest, todo[dest], info['name'])
 
 # %% ../nbs/06_compare.ipynb #70a73e23
 def run_on_cluster(
     todo:dict, # folder -> `settings`
-    path:Path, # The data
+    path:Path, info:dict, # The data, and what `describe` says of them
     scheduler:str, # tcp://HOST:PORT
     log:str=None # As `train` takes it
 ) -> list: # Name and error of each that failed
     "Run trials on a Dask cluster"
-    return failures(cluster_results(todo, path, scheduler, log), len(todo))
+    return failures(cluster_results(todo, path, info, scheduler, log), len(todo))
 
 # %% ../nbs/06_compare.ipynb #88b8a411
 def run_missing(
@@ -611,8 +636,8 @@ def compare(
     path, out = mnist_path(data), Path(out).expanduser()
     data, info = same_tomorrow(data, path), describe(path)
     trials = plan(data, recipes, seeds, train_sizes, info, valid_size)
-    run = partial(run_on_cluster, path=path, scheduler=scheduler) if scheduler else partial(run_here, jobs=jobs)
-    version = data_version(info)
+    run, version = partial(run_here, jobs=jobs), data_version(info)
+    if scheduler: run = partial(run_on_cluster, path=path, info=info, scheduler=scheduler)
     failed = run_missing({out/'trials'/trial_name(c, version): c for c in trials}, partial(run, log=log))
     if done := finished(out/'trials', data, version): return AttrDict(path=out, failed=failed, **report(out, done))
     raise ValueError(f"no trial succeeded; the first failed with {failed[0]['error']}")

@@ -23,7 +23,7 @@ from fastai.data.transforms import IntToFloatTensor, Normalize, image_extensions
 from fastai.torch_core import TensorCategory, to_device
 from fastai.vision.core import PILImageBW, TensorImageBW
 from fastai.vision.data import ImageBlock
-from fastcore.all import IN_NOTEBOOK, L, atomic_save, defaults, delegates, patch
+from fastcore.all import IN_NOTEBOOK, GetAttr, L, atomic_save, defaults, delegates, patch
 from fastcore.net import urlopen
 from fastprogress.fastprogress import progress_bar
 from PIL import Image, UnidentifiedImageError
@@ -402,17 +402,22 @@ def read_member(
     return split, digit, name, data
 
 # %% ../nbs/00_data.ipynb #2c4ab848
-def members(
-    tar:tarfile.TarFile, # The open archive
-    most:int=2**31 # Bytes
-) -> list: # Of `TarInfo`
-    "What the archive holds; `ValueError` for a decompression bomb, before it is unpacked"
-    found, total = [], 0
-    for member in tar:
-        total += member.size
-        if total > most: raise ValueError(f'{member.name!r} makes it {total:,} bytes; expected at most {most:,}')
-        found.append(member)
-    return found
+class Bounded(GetAttr):
+    "A file to read that refuses what only a decompression bomb would need, before it is unpacked"
+    _default = 'file'
+    def __init__(self,
+        file, # Opened to read bytes; it can `seek`
+        most:int=2**31, # Bytes in all
+        at_once:int=2**20 # Bytes in a piece: no image and no header has more
+    ): self.file, self.most, self.at_once = file, most, at_once
+
+    def seek(self, to):
+        if to > self.most: raise ValueError(f'unpacked it has more than {self.most:,} bytes')
+        return self.file.seek(to)
+
+    def read(self, n):
+        if n > self.at_once: raise ValueError(f'it has a header of {n:,} bytes; expected at most {self.at_once:,}')
+        return self.file.read(n)
 
 # %% ../nbs/00_data.ipynb #04e3cb91
 def from_tgz(
@@ -423,8 +428,9 @@ def from_tgz(
     if is_whole(dest): return dest
     with new_folder(dest) as tmp:
         try:
-            with tarfile.open(file) as tar:
-                for member in bar(members(tar)):
+            with (gzip.open if file.suffix.lower() != '.tar' else open)(file, 'rb') as f, \
+                 tarfile.open(fileobj=Bounded(f), mode='r:') as tar:
+                for member in bar(tar.getmembers()):
                     if (image := read_member(tar, member)) is None: continue
                     split, digit, name, data = image
                     (tmp/split/digit).mkdir(parents=True, exist_ok=True)

@@ -379,9 +379,10 @@ class Checkpoint(Callback):
     def before_fit(self):
         self.saved, self.done, self.file = {}, 0, Path(self.file or self.learn.path/'checkpoint.pt')
         if not self.file.exists(): return
-        try: self.saved = torch.load(self.file, map_location='cpu', weights_only=True)
+        try:
+            self.saved = torch.load(self.file, map_location='cpu', weights_only=True)
+            self.done, _ = self.saved['epochs'], self.saved['steps']
         except Exception as e: raise ValueError(f'{self.file} is damaged: delete it to begin anew') from e
-        self.done = self.saved['epochs']
         if not self.done: self.go_on(self.saved)
 
     def before_epoch(self):
@@ -397,7 +398,7 @@ class Checkpoint(Callback):
 @patch
 def before_train(self:Checkpoint):
     if self.epoch > self.done or not self.saved.get('batches'): return
-    self.batches, self.learn.train_iter, self.learn.pct_train = (self.saved[o] for o in ('batches', 'steps', 'share'))
+    self.batches, self.learn.pct_train = self.saved['batches'], self.saved['share']
     self.learn.dl = Rest(self.dl, self.batches, self.saved['random'])
 
 @patch
@@ -432,6 +433,7 @@ def go_on(self:Checkpoint,
     saved:dict # What `write` wrote
 ):
     "Everything as it was when the file was written"
+    self.learn.train_iter = saved['steps']
     self.model.load_state_dict(saved['model'])
     self.opt.load_state_dict({k: L(o) for k, o in to_device(saved['opt'], self.dls.device).items()})
     for name, cb, k, o in kept(self.learn):

@@ -6,7 +6,7 @@
 __all__ = ['losses', 'opts', 'schedules', 'pixel_ranges', 'named', 'train', 'resume', 'summary', 'find_run', 'load_run']
 
 # %% ../nbs/05_runs.ipynb #1039e697
-import json, math, os, platform, re, subprocess, sys, time, warnings
+import json, math, os, platform, re, shlex, subprocess, sys, time, warnings
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
@@ -264,7 +264,7 @@ def recipe_learner(
     path:Path=None # The run directory
 ) -> Learner: # In mixed precision (bfloat16) on a GPU
     "The untrained learner of a recipe"
-    learn = mnist_learner(dls, build_model(recipe.arch, recipe.width or 1), opt_func=opts[recipe.opt or 'adam'],
+    learn = mnist_learner(dls, build_model(recipe.arch, recipe.get('width') or 1), opt_func=opts[recipe.opt or 'adam'],
                           loss_func=losses[recipe.loss or 'class_index'](), path=path)
     return learn.to_bf16() if torch.device(dls.device).type == 'cuda' else learn
 
@@ -478,8 +478,11 @@ def check_unfinished(
     "`ValueError` if a run cannot go on"
     if (run/'metrics.json').exists(): raise ValueError(f'{run} is finished: there is nothing to go on with')
     if (failed := run/'failed.json').exists(): raise ValueError(f"{run} has failed: {read_json(failed)['error']}")
-    if read_json(run/'environment.json')['data'] == info: return
-    raise ValueError(f"the training images in '{c.data}' are not those that {run} began with: train anew")
+    before, now = read_json(run/'environment.json'), environment()
+    if before['data'] != info:
+        raise ValueError(f"the training images in '{c.data}' are not those that {run} began with: train anew")
+    if other := [o for o in ('cpu', 'gpu', 'threads', 'packages', 'git_commit') if before.get(o) != now[o]]:
+        print(f"{', '.join(other)}: not as when {run} began, so its last digits may differ", flush=True)
 
 # %% ../nbs/05_runs.ipynb #1b87c907
 @contextmanager
@@ -489,7 +492,7 @@ def how_to_go_on(
     "Say it, if somebody, a full disk or a missing file stops a run"
     try: yield
     except (KeyboardInterrupt, SystemExit, OSError):
-        print(f'\nstopped; it goes on with: mnist-train --resume {run}', flush=True)
+        print(f'\nstopped; it goes on with: mnist-train --resume {shlex.quote(str(run))}', flush=True)
         raise
 
 # %% ../nbs/05_runs.ipynb #86392cb2

@@ -6,7 +6,7 @@
 __all__ = ['sweep']
 
 # %% ../nbs/12_sweep.ipynb #65980ae8
-import io, math, warnings
+import io, math, random, shlex, time, warnings
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,32 +21,33 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from .compare import data_version, trial_name
 from .data import check_numbers, describe, mnist_path, pick, whole_file
 from .models import n_params
-from .recipes import get_recipe
 from mnist_fastai.runs import (
     Diverged, check_installed, fit, open_data, recipe_learner, same_tomorrow, save_plot, settings, write_json
 )
 
 # %% ../nbs/12_sweep.ipynb #f051bcb2
 def ranges(
-    r:dict # From `get_recipe`
+    r:dict, # From `get_recipe`
+    images:int=60_000 # To train on
 ) -> dict: # field -> (low, high), or a list of choices
     "Where to look for better values of a recipe's fields"
     augment = dict.fromkeys([r.augment, 'none', 'affine', 'affine+elastic', 'affine+elastic+stroke+paper'])
-    return dict(lr=(r.lr/10, r.lr*10), bs=sorted({r.bs, 32, 64, 128, 256, 512}), width=(.5*r.width, 2*r.width),
-                augment=[*augment], wd=sorted({r.wd, 0, .001, .01, .1, 1}))
+    sizes = [o for o in (32, 64, 128, 256, 512) if o <= images]
+    return dict(lr=(max(r.lr/10, 1e-8), r.lr*10), bs=sorted({r.bs, *sizes}), augment=[*augment],
+                width=(max(.5*r.width, .05), min(2*r.width, 20)), wd=sorted({r.wd, 0, .001, .01, .1, 1}))
 
 # %% ../nbs/12_sweep.ipynb #f660f40d
 def propose(
     trial, # Of Optuna
     recipe:str, # What to change, as `get_recipe` takes it
-    vary:list # Fields of `ranges`
+    where:dict # A part of `ranges`
 ) -> str: # A recipe with changes, as `get_recipe` takes it
     "What to try next"
-    def value(field, where):
-        if isinstance(where, list): return trial.suggest_categorical(field, where)
-        return f'{trial.suggest_float(field, *where, log=True):.3g}'
-    where = ranges(get_recipe(recipe))
-    return ':'.join([recipe, *(f'{o}={value(o, where[o])}' for o in vary)])
+    def value(field, o):
+        if isinstance(o, list): return trial.suggest_categorical(field, o)
+        return f'{trial.suggest_float(field, *o, log=True):.3g}'
+    new = ':'.join([recipe, *(f'{k}={value(k, o)}' for k, o in where.items())])
+    return recipe if 'as_it_was' in trial.user_attrs else new
 
 # %% ../nbs/12_sweep.ipynb #f8338cd5
 class Report(Callback):
@@ -64,7 +65,7 @@ class Report(Callback):
 def try_out(
     trial, # Of Optuna
     c:dict # From `settings`
-) -> float: # Cross-entropy on validation
+) -> float: # Loss on validation
     "Train once, silently"
     from optuna import TrialPruned
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), TemporaryDirectory() as tmp:
@@ -96,11 +97,17 @@ def open_study(
 ): # Optuna's `Study`
     "A search that is new, or goes on"
     import optuna as o
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
     o.logging.set_verbosity(o.logging.ERROR)
     again = o.storages.RetryHeartbeatStaleTrialCallback(max_retry=3)
-    db = o.storages.RDBStorage(storage, heartbeat_interval=alive, heartbeat_stale_trial_callback=again)
     pruner = o.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=epochs//3)
-    return o.create_study(study_name=name, storage=db, pruner=pruner, load_if_exists=True)
+    for left in range(4, -1, -1):
+        try:
+            db = o.storages.RDBStorage(storage, heartbeat_interval=alive, heartbeat_stale_trial_callback=again)
+            return o.create_study(study_name=name, storage=db, pruner=pruner, load_if_exists=True)
+        except (IntegrityError, OperationalError, ProgrammingError, o.exceptions.StorageInternalError):
+            if not left: raise
+            time.sleep(random.random())  # another process may be making the same tables
 
 # %% ../nbs/12_sweep.ipynb #be1080ab
 def ended(study) -> list: # Of Optuna's trials
@@ -125,12 +132,13 @@ def search(
     study, # From `open_study`
     c:dict, # From `settings`, of the recipe as it is
     trials:int, # How many, those that others did included
-    vary:list # Fields of `ranges`
+    where:dict # A part of `ranges`
 ):
     "Try until there are enough trials, or somebody interrupts"
     from optuna.trial import TrialState
     def objective(trial):
-        try: return try_out(trial, settings(c.data, propose(trial, c.recipe, vary), c.seed, c.train_size, c.valid_size))
+        recipe = propose(trial, c.recipe, where)
+        try: return try_out(trial, settings(c.data, recipe, c.seed, c.train_size, c.valid_size))
         except (KeyboardInterrupt, SystemExit) as e:
             study.enqueue_trial(trial.params, trial.user_attrs)  # for the next time
             if isinstance(e, SystemExit): study.tell(trial, state=TrialState.FAIL)  # after Ctrl-C Optuna does it
@@ -142,7 +150,7 @@ def search(
         if len(ended(study)) >= trials: study.stop()
 
     if not any('as_it_was' in o.user_attrs and o.state != TrialState.FAIL for o in study.get_trials(deepcopy=False)):
-        study.enqueue_trial({k: c[k] for k in vary}, dict(as_it_was=True))
+        study.enqueue_trial({k: c[k] for k in where}, dict(as_it_was=True))
     if len(ended(study)) < trials: study.optimize(objective, callbacks=[after])
 
 # %% ../nbs/12_sweep.ipynb #6b5c6c9f
@@ -224,7 +232,8 @@ def plot_epochs(
 # %% ../nbs/12_sweep.ipynb #76c830da
 def report(
     study, # Optuna's
-    recipe:str, # What it began with
+    c:dict, # From `settings`, of the recipe as it was
+    where:dict, # From `ranges`
     out:Path # The folder of the search
 ) -> AttrDict: # As `sweep`
     "Write `best.json`, `trials.csv`, `search.png` and `epochs.png`; `ValueError` if no trial got to its end"
@@ -235,14 +244,14 @@ def report(
     if not len(whole): raise ValueError('no trial got to its end: try more')
     best, before = study.best_trial, whole.valid_loss[whole.as_it_was]
     found = dict(recipe=best.user_attrs['recipe'], valid_loss=best.value, accuracy=best.user_attrs['accuracy'],
-                 began_with=recipe, valid_loss_before=float(before.iloc[0]) if len(before) else None,
-                 trials=len(trials), stopped=len(trials) - len(whole), epochs=int(trials.epochs.sum()),
+                 began_with=c.recipe, valid_loss_before=float(before.iloc[0]) if len(before) else None,
+                 data=c.data, train_size=c.train_size, valid_size=c.valid_size, trials=len(trials),
+                 stopped=len(trials) - len(whole), epochs=int(trials.epochs.sum()),
                  seconds=round(float(trials.seconds.sum()), 1))
     write_json(out/'best.json', found)
     with whole_file(out/'trials.csv', 'w', newline='') as f: trials.to_csv(f, index=False)
     weights = get_param_importances(study) if len(whole) > 3 else {}
-    where = {k: v for k, v in ranges(get_recipe(recipe)).items() if k in trials}
-    save_plot(out/'search.png', plot_search(trials, where, weights))
+    save_plot(out/'search.png', plot_search(trials, {k: v for k, v in where.items() if k in trials}, weights))
     save_plot(out/'epochs.png', plot_epochs(over, best))
     return AttrDict(found, path=out)
 
@@ -270,18 +279,21 @@ def sweep(
     storage:str=None, # A database, such as postgresql+psycopg://USER@HOST/NAME; default `study.db` in `out`
     out:str|Path='runs/sweep', # The folder of the search
     alive:int=60 # Seconds between two signs of life
-) -> AttrDict: # recipe, valid_loss, accuracy; began_with, valid_loss_before; trials, stopped, epochs, seconds; path
+) -> AttrDict: # What `best.json` says (recipe, valid_loss, accuracy, ...), and path
     "Search better settings for a recipe, on validation images alone"
     check_installed('optuna', 'search by hand with mnist-compare')
     c = check_sweep(recipe, trials, vary, data, seed, train_size, valid_size)
+    info = describe(mnist_path(c.data))
+    images = info['training']['images']
+    where = ranges(c, train_size or images - min(valid_size, images//5))
     (out := Path(out).expanduser()).mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), database():
         warnings.simplefilter('ignore')  # heartbeats are called experimental
-        name = trial_name(c, data_version(describe(mnist_path(c.data))))
+        name = trial_name(dict(c, data=''), data_version(info))  # the data may lie elsewhere on another machine
         study = open_study(name, storage or f'sqlite:///{out.resolve()}/study.db', c.epochs, alive)
         print(f'{name}: {len(ended(study))} of {trials} trials are done', flush=True)
-        search(study, c, trials, [*vary])
-        return report(study, recipe, out)
+        search(study, c, trials, {k: where[k] for k in vary})
+        return report(study, c, where, out)
 
 # %% ../nbs/12_sweep.ipynb #d198da7d
 def conclusion(
@@ -290,11 +302,14 @@ def conclusion(
     "What a person wants to know of a search"
     before = found.valid_loss_before
     files = ' '.join(sorted(o.name for o in found.path.iterdir()))
-    whole = found.trials - found.stopped
+    whole, args = found.trials - found.stopped, ['--recipes', f'{found.began_with},{found.recipe}', '--seeds', 5]
+    for o in ('data', 'train_size', 'valid_size'):
+        if found[o] is not None: args += [f"--{o.replace('_', '-')}", found[o]]
+    again = shlex.join(['mnist-compare', *map(str, args)])
     return (f"\nbest       validation loss {found.valid_loss:.4f}, accuracy {found.accuracy:.2%}; "
             f"{found.began_with} itself {f'{before:.4f}' if before else 'did not end'}\n"
             f"recipe     {found.recipe}\n"
             f"cost       {found.trials} trials ({whole} whole, {found.stopped} stopped early), {found.epochs} epochs, "
             f"{found.seconds:.0f} s of training\n"
             f"files      {found.path}/: {files}\n"
-            f"next       is it more than luck? mnist-compare --recipes '{found.began_with},{found.recipe}' --seeds 5")
+            f"next       is it more than luck? {again}")

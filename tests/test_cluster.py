@@ -114,6 +114,16 @@ def test_without_a_common_disk_the_data_come_along(cluster, digits, tmp_path):
 
 
 @pytest.mark.fault('cluster without data, with other code, or gone')
+def test_a_worker_that_cannot_keep_the_data_says_so(cluster, digits, tmp_path):
+    shutil.copytree(digits, tmp_path/'mine')
+    (tmp_path/'no_folder').write_text('')
+    cluster.worker(FASTAI_HOME=str(tmp_path/'no_folder'))
+    process = start_compare(cluster, tmp_path, '--data', 'mine', '--recipes', 'linear', '--seeds', '1')
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 1 and 'no_folder' in err and 'Traceback' not in err, err
+
+
+@pytest.mark.fault('cluster without data, with other code, or gone')
 def test_a_worker_with_other_code_is_refused(cluster, digits, tmp_path):
     shutil.copytree(Path(c.__file__).parent, tmp_path/'other'/'mnist_fastai')
     runs = tmp_path/'other'/'mnist_fastai'/'runs.py'

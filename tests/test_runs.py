@@ -185,7 +185,6 @@ def test_no_pixels_travel_in_the_export(trained):
     assert load_learner(run/'learner.pkl').dls.train._store is None
 
 
-@pytest.mark.fault('two at once')
 def test_two_runs_in_the_same_second_get_two_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len({runs.new_run(name='x') for _ in range(5)}) == 5
