@@ -35,7 +35,7 @@ lint: .venv/installed  ## check the style
 	$(BIN)/ruff check .
 
 test: .venv/installed lint  ## run every test and every quick notebook
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
 
 test-full: export FULL = 1
