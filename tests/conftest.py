@@ -13,7 +13,8 @@ home = tempfile.TemporaryDirectory(prefix='mnist_fastai_tests_')
 os.environ['FASTAI_HOME'] = home.name
 os.environ['MPLBACKEND'] = 'Agg'
 
-full = 'FULL' in os.environ  # `make test-full`: more of what chance decides
+full = 'FULL' in os.environ  # `make test-full`: more of what chance decides, and what takes long
+only_full = pytest.mark.skipif(not full, reason='takes long: make test-full')
 has_mnist = (users_data/'mnist_png'/'testing'/'9').is_dir()
 if has_mnist:
     (Path(home.name)/'data').mkdir()

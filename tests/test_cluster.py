@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import run_command
+from conftest import only_full, run_command
 
 from mnist_fastai import compare as c
 from mnist_fastai.runs import read_json
@@ -85,8 +85,9 @@ def test_one_worker_dies_and_one_comes_late_and_every_trial_is_there_once(cluste
 
 
 @pytest.mark.fault('trial or worker killed')
-@pytest.mark.parametrize('dies, says', [('os._exit(9)', 'its process ended with 9'),
-                                        ('os.kill(os.getppid(), 9)', 'workers died while')])
+@pytest.mark.parametrize('dies, says', [
+    ('os._exit(9)', 'its process ended with 9'),
+    pytest.param('os.kill(os.getppid(), 9)', 'workers died while', marks=only_full)])
 def test_a_trial_that_kills_costs_only_itself(dies, says, cluster, digits, tmp_path):
     (tmp_path/'deadly').mkdir()
     (tmp_path/'deadly'/'sitecustomize.py').write_text(  # as if the nearest neighbours took all memory

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import listen_to_ctrl_c
+from conftest import listen_to_ctrl_c, only_full
 from scipy import stats
 
 from mnist_fastai import compare as c
@@ -224,7 +224,8 @@ def test_a_trial_that_fails_is_reported_and_the_others_go_on(sh, tmp_path):
 
 
 @pytest.mark.fault('Ctrl-C or SIGTERM')
-@pytest.mark.parametrize('sign, code, says', [(signal.SIGINT, 1, 'interrupted'), (signal.SIGTERM, 143, '')])
+@pytest.mark.parametrize('sign, code, says', [
+    (signal.SIGINT, 1, 'interrupted'), pytest.param(signal.SIGTERM, 143, '', marks=only_full)])
 def test_interrupted_it_goes_on_where_it_was(sign, code, says, tmp_path, digits):
     args = [bin/'mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=2,simple:epochs=30', '--seeds', '2',
             '--out', 'c']

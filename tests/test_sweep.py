@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import listen_to_ctrl_c, run_command
+from conftest import listen_to_ctrl_c, only_full, run_command
 from PIL import Image
 
 from mnist_fastai import runs
@@ -101,7 +101,7 @@ def test_when_no_trial_ends_there_is_no_recipe(digits, tmp_path):
 
 
 @pytest.mark.fault('Ctrl-C or SIGTERM')
-@pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 143, marks=only_full)])
 def test_interrupted_it_goes_on_and_tries_the_same_again(sign, code, digits, tmp_path):
     args = ['--data', 'digits', '--recipe', 'mlp:epochs=50', '--vary', 'lr,wd', '--out', 'a']
     process = subprocess.Popen([command, *args, '--trials', '9'], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
