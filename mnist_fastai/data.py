@@ -428,8 +428,8 @@ def from_tgz(
     if is_whole(dest): return dest
     with new_folder(dest) as tmp:
         try:
-            with (gzip.open if file.suffix.lower() != '.tar' else open)(file, 'rb') as f, \
-                 tarfile.open(fileobj=Bounded(f), mode='r:') as tar:
+            with open(file, 'rb') as f: packed = f.read(2) == b'\x1f\x8b'  # whatever it is called
+            with (gzip.open if packed else open)(file, 'rb') as f, tarfile.open(fileobj=Bounded(f), mode='r:') as tar:
                 for member in bar(tar.getmembers()):
                     if (image := read_member(tar, member)) is None: continue
                     split, digit, name, data = image

@@ -110,6 +110,12 @@ def test_a_good_archive_and_a_good_csv_are_imported(tmp_path):
     assert d.dataset_name(path, {}) == d.dataset_name(path, dict(training='x')) == 'train (not MNIST)'
 
 
+@pytest.mark.parametrize('name, mode', [('a.tgz', 'w:'), ('a.tar', 'w:gz'), ('a.tar', 'w:')])
+def test_what_an_archive_is_called_does_not_matter(name, mode, tmp_path):
+    (tmp_path/name).write_bytes(tar_of(good, mode))
+    assert len(d.image_files(d.mnist_path(tmp_path/name)/'training')) == 10
+
+
 bad_files = {
     'a link':            ('a.tgz', tar_of({**good, 'training/0/2.png': (tarfile.SYMTYPE, '/etc/passwd')}), 'a link'),
     'a hard link':       ('a.tgz', tar_of({**good, 'training/0/2.png': (tarfile.LNKTYPE, '/etc/passwd')}), 'a link'),
