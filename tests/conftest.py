@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def run_command(*args, cwd, prefix=(), **env):
     exe = [sys.executable, '-c'] if args[0] == 'python' else [str(Path(sys.executable).parent/args[0])]
     return subprocess.run([*prefix, *exe, *map(str, args[1:])], cwd=cwd, env={**os.environ, **env}, text=True,
                           capture_output=True, timeout=300, stdin=subprocess.DEVNULL)
+
+
+def wait_for(file, seconds=60):
+    "Until it is there: when that was"
+    end = time.time() + seconds
+    while not file.exists():
+        assert time.time() < end, f'{file} did not come in {seconds} s'
+        time.sleep(.02)
+    return time.time()
 
 
 def listen_to_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell may have told a background job not to

@@ -3,11 +3,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from conftest import only_full, run_command
+from conftest import only_full, run_command, wait_for
 
 from mnist_fastai import compare as c
 from mnist_fastai.runs import read_json
@@ -24,7 +23,7 @@ class Cluster:
     def __init__(self, folder):
         self.folder, self.file, self.processes = folder, folder/'scheduler.json', []
         self.start('scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard', '--scheduler-file', self.file)
-        while not self.file.exists(): time.sleep(.1)
+        wait_for(self.file)
         self.address = read_json(self.file)['address']
 
     def start(self, *args, prefix=(), **env):

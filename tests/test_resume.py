@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import full, listen_to_ctrl_c, run_command
+from conftest import full, listen_to_ctrl_c, run_command, wait_for
 from fastai.callback.core import Callback
 
 from mnist_fastai import runs
@@ -32,11 +32,6 @@ def start(args, cwd, **kwargs):
 def resume(cwd):
     done = run_command('mnist-train', '--resume', 'run', cwd=cwd)
     assert done.returncode == 0, done.stderr
-
-
-def wait_for(file):
-    while not file.exists(): time.sleep(.02)
-    return time.time()
 
 
 @pytest.mark.fault('training killed')
