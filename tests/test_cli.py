@@ -12,8 +12,8 @@ from mnist_fastai import cli
 from mnist_fastai.recipes import recipes
 from mnist_fastai.runs import read_json, train
 
-commands = [f'mnist-{o}' for o in ('data', 'train', 'compare', 'lr-find', 'export', 'predict', 'read', 'kaggle',
-                                  'bench')]
+commands = [f'mnist-{o}' for o in ('data', 'train', 'compare', 'sweep', 'lr-find', 'export', 'predict', 'read', 'kaggle',
+                                  'evaluate', 'bench')]
 
 
 @pytest.mark.parametrize('name', commands)
@@ -144,6 +144,11 @@ mistakes = {
     'eleven digits':      (['mnist-predict', 'grey.png', '--top', '11'], 'top=11 is not possible'),
     'no probability':     (['mnist-read', 'grey.png', '--reject-below', '2'], 'reject_below=2.0 is no probability'),
     'no CSV of digits':   (['mnist-kaggle', 'note.txt', 'out.csv'], "expected Kaggle's pixel0, ..., pixel783"),
+    'three models':       (['mnist-evaluate', 'best', 'tiny', 'strong'], '3 models do not fit on a page'),
+    'no pictures':        (['mnist-evaluate', 'tiny', '--data', 'folder/0'], "there is no data at 'folder/0'"),
+    'no digit to read':   (['mnist-evaluate', 'tiny', '--data', 'grey'], "there is no digit to be read in 'grey'"),
+    'a report in use':    (['mnist-evaluate', 'tiny', '--data', 'digits', '--out', 'folder'], 'nothing is overwritten'),
+    'nobody to evaluate': (['mnist-evaluate', 'vgg'], "there is no model 'vgg': expected best"),
     'few batches':        (['mnist-lr-find', '--data', 'digits', '--num-it', '3'], 'too few to suggest'),
 }
 
@@ -156,6 +161,8 @@ def test_a_mistake_is_one_clear_line_and_leaves_nothing(name, sh, tmp_path, trai
     (tmp_path/'folder'/'thing').touch()
     (tmp_path/'note.txt').write_text('hello')
     Image.new('L', (90, 90), 200).save(tmp_path/'grey.png')
+    (tmp_path/'grey'/'4').mkdir(parents=True)
+    shutil.copy(tmp_path/'grey.png', tmp_path/'grey'/'4')
     before = sorted(tmp_path.rglob('*'))
     done = sh(*[str(trained[0]) if a == 'RUN' else a for a in args])
     assert done.returncode in (1, 2) and 'Traceback' not in done.stderr
