@@ -1,10 +1,11 @@
 # Every habit of this project. `make` or `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export PYTHONWARNINGS ?= ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare data bench test test-full lint export stories readme constraints clean
+.PHONY: help install train compare data bench test test-full lint notebook export stories docs readme constraints clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +15,7 @@ help:  ## list what can be made
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "mnist_fastai needs Python 3.10 or newer; name one with: make PYTHON=python3.12")'
 	@echo "Installing into .venv. The first time this downloads PyTorch and takes some minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 install: .venv/installed  ## create .venv with everything that the other targets need
@@ -45,9 +46,20 @@ export: .venv/installed  ## notebooks to modules, notebooks clean
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 
-stories: .venv/installed  ## run the stories on MNIST and keep what they show; takes ten minutes
-	for o in nbs/stories/*.ipynb; do $(BIN)/exec_nb $$o --dest $$o --exc_stop || exit 1; done
+notebook: .venv/installed  ## open JupyterLab at the first story
+	$(PIP) -e '.[dev,notebook]'
+	$(BIN)/jupyter lab nbs/stories/01_first_learner.ipynb
+
+stories: .venv/installed  ## run the stories on MNIST and keep what they show; takes half an hour
+	$(PIP) -e '.[dev,notebook]'
+	$(BIN)/mnist-data --source mnist
+	for o in nbs/stories/*.ipynb; do $(BIN)/jupyter-execute --inplace $$o || exit 1; done
 	$(BIN)/nbdev-clean
+
+docs: .venv/installed  ## build the site into build/site, and look at each page in a browser
+	$(PIP) -e '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # --quiet would hide what strict counts
+	SITE=build/site $(BIN)/pytest tests/test_site.py
 
 readme: .venv/installed  ## write the tables of README.md and results/README.md from results/
 	@$(BIN)/python tests/test_readme.py
@@ -55,7 +67,8 @@ readme: .venv/installed  ## write the tables of README.md and results/README.md 
 constraints: .venv/installed  ## choose the newest versions again, for all supported Pythons
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate \
-		--extra cluster --extra dev --extra docs --extra log --extra sweep pyproject.toml --output-file constraints.txt
+		--extra cluster --extra dev --extra docs --extra log --extra notebook --extra sweep \
+		pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what was built; runs/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

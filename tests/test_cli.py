@@ -12,8 +12,8 @@ from mnist_fastai import cli
 from mnist_fastai.recipes import recipes
 from mnist_fastai.runs import read_json, train
 
-commands = [f'mnist-{o}' for o in ('data', 'train', 'compare', 'sweep', 'lr-find', 'export', 'predict', 'read', 'kaggle',
-                                  'evaluate', 'bench')]
+commands = [f'mnist-{o}' for o in ('data', 'train', 'compare', 'sweep', 'lr-find', 'export', 'predict', 'read',
+                                  'kaggle', 'evaluate', 'bench')]
 
 
 @pytest.mark.parametrize('name', commands)

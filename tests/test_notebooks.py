@@ -1,4 +1,5 @@
 """Notebooks and modules are the same thing, and notebooks are clean."""
+import ast
 import json
 import re
 import shutil
@@ -7,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import offline
 
 root = Path(__file__).parent.parent
 bin = Path(sys.executable).parent
 modules = sorted(o for o in (root/'mnist_fastai').glob('*.py') if not o.name.startswith('_'))
-notebooks = sorted([*(root/'nbs').glob('[0-9]*.ipynb'), *(root/'nbs'/'stories').glob('*.ipynb')])
+stories = sorted((root/'nbs'/'stories').glob('[!.]*.ipynb'))
+notebooks = [*sorted((root/'nbs').glob('[0-9]*.ipynb')), *stories]
 
 
 def contents(folder, pattern): return {str(o.relative_to(folder)): o.read_text() for o in folder.rglob(pattern)}
@@ -55,6 +58,33 @@ def test_notebooks_keep_the_house_style(notebook):
     assert notebook.stat().st_size < 300_000
     assert 'site-packages' not in notebook.read_text(), 'a path of the machine that ran it'
     assert not any(o.get('output_type') == 'error' for c in cells for o in c.get('outputs', []))
+
+
+def names_used(story):
+    "Every name and attribute in its code"
+    cells = [o for o in json.loads(story.read_text())['cells'] if o['cell_type'] == 'code']
+    nodes = [n for cell in cells for n in ast.walk(ast.parse(''.join(cell['source'])))]
+    return {ast.unparse(n) for n in nodes if isinstance(n, ast.Name)
+            or isinstance(n, ast.Attribute) and re.fullmatch(r'[\w.]+', ast.unparse(n))}
+
+
+def test_doc_answers_for_every_name_in_a_story_without_a_network(sh):
+    names = sorted(set.union(*map(names_used, stories)))
+    done = sh('python', f'''
+import json, types, warnings; warnings.simplefilter("ignore")
+import mnist_fastai.all as everything
+def find(name):
+    o = everything
+    for part in name.split("."):  # of modules and classes; not `path.name` because there is a function `path`
+        if not isinstance(o, (types.ModuleType, type)) or not hasattr(o, part): return
+        o = getattr(o, part)
+    return o if callable(o) else None
+texts = {{k: everything.doc(o).data for k in {names} if (o := find(k))}}
+print(json.dumps(texts))''', **offline)
+    assert done.returncode == 0, done.stderr
+    texts = json.loads(done.stdout)
+    assert {'mnist_dls', 'Learner', 'find_lr', 'nn.Conv2d', 'F.conv2d', 'pd.read_csv'} < set(texts) and len(texts) > 100
+    for text in texts.values(): assert len(text) > 40 and 'LNone' not in text and '{target' not in text, text
 
 
 def test_one_import_is_the_whole_vocabulary(sh):

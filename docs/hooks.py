@@ -1,0 +1,149 @@
+"""The site's pages: the repository's own files where they are, and an API reference written from the docments."""
+import inspect
+import json
+import os
+import re
+import textwrap
+from importlib import import_module
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+from fastcore.docments import docments
+from latex2mathml.converter import convert
+from markdown.extensions.toc import nest_toc_tokens
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
+from mkdocs.structure.toc import get_toc
+
+root = Path(__file__).parents[1]
+built = root/'build'/'notebooks'
+modules, stories = sorted(root.glob('nbs/[0-9]*.ipynb')), sorted(root.glob('nbs/stories/[!.]*.ipynb'))
+results = sorted(o for o in root.glob('results/*') if o.suffix in {'.md', '.png', '.html', '.csv', '.json'})
+files = {root/'README.md', root/'CONTRIBUTING.md', root/'CHANGELOG.md', *results, *modules, *stories}
+link = re.compile(r'(\]\(|(?:href|src)=")(?![a-z]+:|#)([^)"#\s]+)')  # of Markdown or HTML: what comes before, the path
+formula = re.compile(r'`[^`]*`|(\$\$?)([^$]+)\1')  # or code, which may have a $ of its own
+
+
+def rel(file): return file.relative_to(root).as_posix()
+
+
+def title(nb):
+    "Its heading, or its name while it has none"
+    texts = (''.join(o['source']) for o in json.loads(nb.read_text())['cells'] if o['cell_type'] == 'markdown')
+    return next((m[1] for o in texts if (m := re.match('# (.+)', o))), nb.stem)
+
+
+def modules_with_names(): return [o for o in modules if title(o) != 'all']  # `all` has those of the others
+
+
+def on_config(config):
+    "The navigation: a new notebook appears by itself"
+    config.nav = [
+        dict(Home='README.md'),
+        dict(Stories=[{title(o): rel(o)} for o in stories]),
+        dict(Modules=[{title(o): rel(o)} for o in modules]),
+        dict(API=[{title(o): f'api/{title(o)}.md'} for o in modules_with_names()]),
+        dict(Results=[rel(o) for o in results if o.suffix == '.md']),
+        dict(Contributing='CONTRIBUTING.md'), dict(Changelog='CHANGELOG.md')]
+
+
+@event_priority(100)  # before mkdocs-jupyter looks for notebooks
+def on_files(found, config):
+    "What the site is made of"
+    for o in sorted(files):
+        if o.suffix == '.ipynb': write_notebook(o, config.edit_uri)
+        found.append(File(rel(o), built if o.suffix == '.ipynb' else root, config.site_dir, config.use_directory_urls))
+    for o in modules_with_names():
+        page = File.generated(config, f'api/{title(o)}.md', content=api_page(o, config.edit_uri))
+        page.edit_uri = rel(o)
+        found.append(page)
+
+
+def to_github(text, page, github):
+    "The text of a page; its links to files of the repository that are not on the site go to GitHub"
+    def go(m):
+        file = Path(os.path.normpath(page.parent/m[2]))
+        return f'{m[1]}{github}{rel(file)}' if file.exists() and file not in files else m[0]
+    return link.sub(go, text)
+
+
+def on_page_markdown(markdown, page, config, files): return to_github(markdown, root/page.file.src_uri, config.edit_uri)
+
+
+def write_notebook(nb, github):
+    "A notebook for the site: without nbdev's directives, with links to pages, and formulas that need no JavaScript"
+    def math(m): return convert(m[2], display='block' if m[1] == '$$' else 'inline') if m[1] else m[0]
+    def go(m): return m[1] + re.sub(r'\.(ipynb|md)$', '.html', re.sub(r'README\.md$', 'index.html', m[2]))
+    book = json.loads(nb.read_text())
+    for cell in book['cells']:
+        text = ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown': text = formula.sub(math, link.sub(go, to_github(text, nb, github)))
+        else: text = re.sub(r'^#\| .*\n?', '', text, flags=re.M)
+        cell['source'] = text
+    book['cells'] = [o for o in book['cells'] if o['source'].strip()]
+    to = built/rel(nb)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(json.dumps(book))
+
+
+def on_page_content(html, page, config, files):
+    "A notebook in the site's own style, without the half megabyte of JupyterLab's"
+    if not page.file.src_uri.endswith('.ipynb'): return html
+    book = BeautifulSoup(html, 'html.parser').find(class_='jupyter-wrapper')
+    for o in book.select('script, style, .zeroclipboard-container, .clipboard-copy-txt, .jp-Collapser'): o.decompose()
+    for o in book.select('.highlight-ipynb'): o['class'] = 'highlight'
+    for o in book.select('pre:not(:has(> code))'):
+        o.wrap(book.new_tag('pre'))
+        o.name = 'code'
+    for o in book.select('table'): o.attrs = {}
+    for o in book.select('.anchor-link'): o['class'] = 'headerlink'
+    for o in book.select('img[alt^="No description"]'): o['alt'] = 'Output of the code above'
+    heads = book.select('.jp-MarkdownCell :is(h1, h2, h3)')
+    page.toc = get_toc(nest_toc_tokens([dict(level=int(o.name[1]), id=o['id'], name=o.text[:-1]) for o in heads]))
+    return str(book)
+
+
+def on_post_page(output, page, config):
+    "mkdocs-jupyter 0.27 would load MathJax from another host"
+    return re.sub(r'<script data-mkdocs-jupyter-mathjax.*?</script>', '', output, flags=re.S)
+
+
+def api_page(nb, github):
+    "What a module exports, in the order of its notebook"
+    module = import_module(f'mnist_fastai.{title(nb)}')
+    lead = f'{module.__doc__} Why and how, with examples: [the notebook](../{rel(nb)}).'
+    return '\n\n'.join([f'# {title(nb)}', lead, *(describe(getattr(module, o), o, github) for o in module.__all__)])
+
+
+def describe(o, name, github, level=2):
+    "Heading, docstring, signature and parameters of a function, or of a class and its methods"
+    head = f'{"#"*level} {name}'
+    if not callable(o): return f'{head}\n\n' + ', '.join(f'`{k}`' for k in o)
+    f = inspect.unwrap(o)
+    source = f'{github}{rel(Path(inspect.getsourcefile(f)))}#L{inspect.getsourcelines(f)[1]}'
+    parts = [head, f'[source]({source}){{ .source }}', inspect.getdoc(o) or '', signature(o, name), table(o)]
+    if inspect.isclass(o):
+        own = {k: v for k, v in vars(o).items() if inspect.isfunction(v) and k[0] != '_' and v.__doc__}
+        parts += [describe(v, f'{name}.{k}', github, level + 1) for k, v in own.items()]
+    return '\n\n'.join(parts)
+
+
+def short(text): return re.sub(r"<(?:class '|(?:built-in )?function )(?:\w+\.)*(\w+)[^>]*>", r'\1', text)
+
+
+def signature(o, name):
+    "Names and defaults; the types are in the table"
+    sig = inspect.signature(o)
+    pars = [p.replace(annotation=p.empty) for p in sig.parameters.values() if p.name != 'self']
+    text = short(f'{name}{sig.replace(parameters=pars, return_annotation=sig.empty)}')
+    return '```python\n' + textwrap.fill(text, 80, subsequent_indent='    ', break_on_hyphens=False) + '\n```'
+
+
+def table(o):
+    "The docments of a function: name, type, what it is"
+    rows = []
+    for k, v in docments(o, full=True).items():
+        anno = '' if v.anno in (inspect.Parameter.empty, type(None), None) else short(inspect.formatannotation(v.anno))
+        if anno: anno = '`' + re.sub(r'[A-Za-z_][\w.]*[.](?=[A-Za-z_])', '', anno) + '`'
+        if k != 'self' and (v.docment or anno): rows.append(f'| `{k}` | {anno} | {v.docment or ""} |')
+    return '\n'.join(['| name | type | what it is |', '| --- | --- | --- |', *rows]) if rows else ''
