@@ -50,7 +50,7 @@ notebook: .venv/installed  ## open JupyterLab at the first story
 	$(PIP) -e '.[dev,notebook]'
 	$(BIN)/jupyter lab nbs/stories/01_first_learner.ipynb
 
-stories: .venv/installed  ## run the stories on MNIST and keep what they show; takes half an hour
+stories: .venv/installed  ## run the stories on MNIST and keep what they show; takes twenty minutes
 	$(PIP) -e '.[dev,notebook]'
 	$(BIN)/mnist-data --source mnist
 	for o in nbs/stories/*.ipynb; do $(BIN)/jupyter-execute --inplace $$o || exit 1; done

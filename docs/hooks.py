@@ -145,5 +145,6 @@ def table(o):
     for k, v in docments(o, full=True).items():
         anno = '' if v.anno in (inspect.Parameter.empty, type(None), None) else short(inspect.formatannotation(v.anno))
         if anno: anno = '`' + re.sub(r'[A-Za-z_][\w.]*[.](?=[A-Za-z_])', '', anno) + '`'
-        if k != 'self' and (v.docment or anno): rows.append(f'| `{k}` | {anno} | {v.docment or ""} |')
+        text = re.sub(r'<(?=[^`]*(`[^`]*`[^`]*)*$)', '&lt;', v.docment or '')  # not in code
+        if k != 'self' and (text or anno): rows.append(f'| `{k}` | {anno} | {text} |')
     return '\n'.join(['| name | type | what it is |', '| --- | --- | --- |', *rows]) if rows else ''

@@ -290,7 +290,7 @@ def mnist_read(
 def mnist_kaggle(
     test:str, # Kaggle's test.csv
     submission:str, # The file to write: ImageId,Label
-    model:str='best', # As for mnist-predict
+    model:str='best', # As for mnist-predict; best has learned most of Kaggle's images: to compete, train your own
     trust:bool=False # As for mnist-predict
 ):
     "Answer Kaggle's Digit Recognizer"
@@ -328,7 +328,7 @@ def mnist_evaluate(
 ):
     "Write a page about a model: its mistakes, how sure it is, how it fares on untidy digits, what it sees"
     from mnist_fastai.report import conclusion, report
-    models = [models] if isinstance(models, str) else models
+    models = models if isinstance(models, list) else [models]
     if len(models) > 2: raise ValueError(f'{len(models)} models do not fit on a page: expected one or two')
     found = report(*models, data=data, out=out, trust=trust)
     print(conclusion(found))

@@ -18,8 +18,9 @@ from scipy.special import logsumexp
 from torch import nn
 
 import mnist_fastai
-from .data import mnist_stats, pick, whole_file
+from .data import check_numbers, mnist_stats, pick, whole_file
 from .learner import build_model
+from .models import archs
 from .recipes import get_recipe
 from .runs import find_run, in_percent, predictions, read_json, write_json
 
@@ -162,8 +163,9 @@ def network(
     config:dict, # Of its run
     weights:bytes # Of safetensors
 ) -> nn.Module: # Ready to predict
-    "An architecture with weights"
-    model = build_model(config['arch'], config.get('width', 1))
+    "An architecture with weights; `ValueError` if there is no such"
+    check_numbers(width=(width := config.get('width', 1), .05, 20))
+    model = build_model(pick('network', config['arch'], archs), width)
     model.load_state_dict(load(weights))
     return model.eval()
 

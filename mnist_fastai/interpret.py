@@ -13,7 +13,7 @@ from functools import partial
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from fastai.callback.hook import Hook, hook_outputs
+from fastai.callback.hook import Hook, Hooks, hook_outputs
 from fastai.learner import Learner
 from fastai.vision.core import TensorImageBW
 from fastcore.basics import AttrDict
@@ -199,7 +199,8 @@ def class_activation_map(
     digits:torch.Tensor=None # `int64` n, whose score; default the predicted ones
 ) -> torch.Tensor: # `float32` n x 28 x 28, 0 to 1; None if the model has no maps of at least 4 x 4
     "What speaks for a digit: HiResCAM (Draelos and Carin, 2020) of the last layer that is fine enough"
-    with hook_outputs([o for o in model.modules() if isinstance(o, (nn.ReLU, nn.SiLU))], detach=False) as h:
+    layers = [o for o in model.modules() if isinstance(o, (nn.ReLU, nn.SiLU))]
+    with Hooks(layers, lambda m, i, o: o if o.requires_grad else o.requires_grad_(), detach=False) as h:
         with torch.enable_grad(): scores = model.eval()(xb)
     if not (maps := [o for o in h.stored if o.dim() == 4 and min(o.shape[2:]) >= 4]): return
     picked = scores.argmax(1) if digits is None else digits.to(xb.device)

@@ -1,7 +1,9 @@
 """The page about a model: it says what is true, needs nothing else, and does not run what others write."""
 import json
+import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scipy.special import softmax
 from torch import nn
 
 from mnist_fastai.data import mnist_dls
+from mnist_fastai.inference import packaged
 from mnist_fastai.interpret import batch_of, class_activation_map, feature_maps, last_hidden, plot_hidden
 from mnist_fastai.models import archs
 from mnist_fastai.report import calibration, report
@@ -99,10 +102,56 @@ def test_what_scikit_learn_fitted_wants_trust(tmp_path):
     assert 'What each layer makes' not in page and 'Who is taken for whom' in page
 
 
+def test_raw_pixels_and_no_validation_images(tmp_path):
+    run = train('digits', 'mlp', epochs=2, pixels='raw', valid_size=0, out=tmp_path/'raw').path
+    a, b = report(run, 'tiny', out=tmp_path/'out').models
+    assert a['accuracy'] == read_json(run/'metrics.json')['test'] and a['temperature'] == 1
+    assert b['accuracy']['accuracy'] > .9
+
+
+def test_two_that_agree_and_odd_things_in_a_folder(tmp_path, digits, monkeypatch):
+    for digit in '18': shutil.copytree(digits/'testing'/digit, tmp_path/'photos'/digit)
+    (tmp_path/'photos'/'.ipynb_checkpoints').mkdir()
+    (tmp_path/'photos'/'1'/'gone.png').symlink_to('nowhere')
+    Image.new('L', (50, 50), 255).save(os.fsencode(tmp_path/'photos'/'1')+b'/\xff.png')
+    (tmp_path/'here').mkdir()
+    monkeypatch.chdir(tmp_path/'here')
+    found = report('tiny', 'tiny', tmp_path/'photos', out='.')
+    assert found.difference['both'] == found.models[0]['accuracy']['correct'] and found.difference['p'] == 1
+    assert [*found.models[0]['unread']] == ['1/gone.png', '1/?.png'] and 'chance' not in Path('report.html').read_text()
+    assert not [o for o in Path().iterdir() if o.name.startswith('.')]
+    (tmp_path/'photos'/'a').mkdir()
+    with pytest.raises(ValueError, match="has a folder 'a', which is no digit"): report('tiny', data=tmp_path/'photos')
+
+
+hostile = {'temperature': ('use', dict(temperature=-1.)), 'nan': ('use', dict(temperature=float('nan'))),
+           'text': ('use', dict(temperature='warm')), 'pixels': ('config', dict(pixels='neon')),
+           'width': ('config', dict(width=1e6)), 'arch': ('config', dict(arch='__import__')),
+           'environment': ('environment', [1]), 'score': ('metrics', dict(test=None)), 'command': ('command', None)}
+
+
+@pytest.mark.parametrize('name', hostile)
+def test_a_bundle_from_a_stranger_is_looked_at_before_it_is_used(name, tmp_path):
+    for suffix in ('safetensors', 'json'): shutil.copy(packaged['tiny'].with_suffix(f'.{suffix}'), tmp_path)
+    about, (key, value) = read_json(tmp_path/'tiny.json'), hostile[name]
+    about[key] = about[key] | value if isinstance(value, dict) else value
+    (tmp_path/'tiny.json').write_text(json.dumps(about))
+    with pytest.raises(ValueError, match='tiny'): report(tmp_path/'tiny.json', data='digits', out=tmp_path/'out')
+    assert not (tmp_path/'out').exists()
+
+
+def test_a_strangers_path_is_not_opened(tmp_path):
+    for suffix in ('safetensors', 'json'): shutil.copy(packaged['tiny'].with_suffix(f'.{suffix}'), tmp_path)
+    about = read_json(tmp_path/'tiny.json')
+    about['config']['data'] = '/etc'
+    (tmp_path/'tiny.json').write_text(json.dumps(about))
+    with pytest.raises(ValueError, match='name some with --data'): report(tmp_path/'tiny.json', out=tmp_path/'out')
+
+
 def test_damaged_files_are_named(tmp_path, trained):
     run = shutil.copytree(trained[0], tmp_path/'run')
     for name, content in (('config.json', '{"arch": "simple_cnn"}'), ('metrics.json', '[]'),
-                          ('weights.safetensors', 'no weights')):
+                          ('weights.safetensors', 'no weights'), ('predictions.npz', '')):
         before = (run/name).read_bytes()
         (run/name).write_text(content)
         with pytest.raises(ValueError, match='damaged'): report(run, out=tmp_path/'out')
@@ -135,6 +184,8 @@ def test_one_can_look_into_every_network_and_leaves_it_as_it_was(arch, digits):
     assert all(v.equal(before[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert not any(o._forward_hooks for o in model.modules())
+    frozen = class_activation_map(model.requires_grad_(False), xb)
+    assert frozen is None if cam is None else frozen.equal(cam)
 
 
 def test_for_a_network_that_ends_in_an_average_the_map_is_the_classic_one():

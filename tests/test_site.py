@@ -10,7 +10,9 @@ import pytest
 from browser import open_browser
 
 pytestmark = pytest.mark.skipif('SITE' not in os.environ, reason='of the built site: make docs')
-site = Path(os.environ.get('SITE', '.')).resolve()
+root, site = Path(__file__).parents[1], Path(os.environ.get('SITE', '.')).resolve()
+public = 'https://mnist-fastai.github.io/mnist_fastai/'
+source = 'https://github.com/mnist-fastai/mnist_fastai/blob/main/'
 
 # What a page is, in the browser. A part is too wide if neither it nor anything around it can be scrolled.
 look = '''() => {
@@ -93,7 +95,8 @@ def test_nothing_comes_from_another_host(base, pages):
 
 def test_every_link_leads_somewhere(base, pages):
     def leads(link):
-        url, fragment = urldefrag(link)
+        if link.startswith(source): return (root/unquote(urldefrag(link)[0][len(source):])).exists()
+        url, fragment = urldefrag(link.replace(public, base))
         if urlsplit(url).netloc != urlsplit(base).netloc: return True
         if url.endswith('/'): url += 'index.html'
         if url in pages: return not fragment or unquote(fragment) in pages[url]['ids']
