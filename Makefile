@@ -18,6 +18,11 @@ help:  ## list what can be made
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+# What else an extra of setup.cfg brings
+.venv/docs .venv/notebook: .venv/installed
+	$(PIP) -e '.[dev,$(@F)]'
+	@touch $@
+
 install: .venv/installed  ## create .venv with everything that the other targets need
 
 train: .venv/installed  ## get the data, train, evaluate and export; options: make train ARGS="--epochs 2"
@@ -46,18 +51,15 @@ export: .venv/installed  ## notebooks to modules, notebooks clean
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 
-notebook: .venv/installed  ## open JupyterLab at the first story
-	$(PIP) -e '.[dev,notebook]'
+notebook: .venv/notebook  ## open JupyterLab at the first story
 	$(BIN)/jupyter lab nbs/stories/01_first_learner.ipynb
 
-stories: .venv/installed  ## run the stories on MNIST and keep what they show; takes twenty minutes
-	$(PIP) -e '.[dev,notebook]'
+stories: .venv/notebook  ## run the stories on MNIST and keep what they show; takes twenty minutes
 	$(BIN)/mnist-data --source mnist
 	for o in nbs/stories/*.ipynb; do $(BIN)/jupyter-execute --inplace $$o || exit 1; done
 	$(BIN)/nbdev-clean
 
-docs: .venv/installed  ## build the site into build/site, and look at each page in a browser
-	$(PIP) -e '.[dev,docs]'
+docs: .venv/docs  ## build the site into build/site, and look at each page in a browser
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # --quiet would hide what strict counts
 	SITE=build/site $(BIN)/pytest tests/test_site.py
 

@@ -322,6 +322,7 @@ def plot_stress_accuracy(
     ax.plot(accs, [*kinds], 'o', color='C0')
     for name, acc in zip(kinds, accs): ax.text(acc, name, f'  {acc:.2f}', va='center', fontsize=8)
     ax.set(xlim=(low - .1*(101 - low), 100 + .2*(101 - low)), xlabel='accuracy %')
+    ax.set_xticks([o for o in ax.get_xticks() if low - 5 < o <= 100])
     ax.invert_yaxis()
     ax.grid(axis='y', alpha=.4)
     ax.spines[['top', 'right', 'left']].set_visible(False)
