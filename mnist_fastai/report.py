@@ -94,6 +94,13 @@ def open_model(
     return found
 
 # %% ../nbs/13_report.ipynb #b12fb1a7
+def shown_name(
+    file:str|Path # An image in a digit folder
+) -> str: # digit/name
+    "What to call a file, also if its name is not UTF-8 or has control characters"
+    return ''.join(c if c.isprintable() else '?' for c in '/'.join(Path(file).parts[-2:]))
+
+# %% ../nbs/13_report.ipynb #7db854e9
 def read_pictures(
     folder:Path, # <digit>/<pictures>
     dest:Path # To write to, under the same names
@@ -101,7 +108,7 @@ def read_pictures(
     "Any pictures, in MNIST's format; `ValueError` if there are none"
     files, unread = image_files(folder).filter(lambda o: o.parent.name in digits), {}
     for file in bar(files):
-        name = ''.join(c if c.isprintable() else '?' for c in f'{file.parent.name}/{file.name}')
+        name = shown_name(file)
         try: image = Image.fromarray(to_mnist(file))
         except (ValueError, OSError) as e: unread[name] = str(e); continue
         (dest/name).parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +223,7 @@ def examine(
     images, rows, _ = dl.store()
     with learn.no_bar(): interp = ClassificationInterpretation.from_learner(learn)
     m = AttrDict(name=name, about=about, learn=learn, interp=interp, temperature=about['use']['temperature'],
-                 files=['/'.join(Path(o).parts[-2:]) for o in dl.items], images=images[rows].cpu(),
+                 files=[shown_name(o) for o in dl.items], images=images[rows].cpu(),
                  labels=labels.numpy(), scores=scores.double().numpy(), preds=scores.argmax(1).numpy())
     m.update(probs=softmax(m.scores/m.temperature, 1), right=m.preds == m.labels)
     with learn.no_bar(): m['facts'] = facts(m, data, unread)
@@ -583,7 +590,7 @@ def write_report(
     if drawn: (folder/'difference.png').write_bytes(drawn)
     found = dict(models=[m.facts for m in models], **(dict(difference=difference(*models)) if two else {}))
     write_json(folder/'report.json', found)
-    (folder/'report.html').write_text(page(models, pictures, drawn), encoding='utf-8')
+    (folder/'report.html').write_text(page(models, pictures, drawn), encoding='utf-8', errors='replace')
     return found
 
 # %% ../nbs/13_report.ipynb #27ba4c08

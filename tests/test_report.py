@@ -120,8 +120,11 @@ def test_two_that_agree_and_odd_things_in_a_folder(tmp_path, digits, monkeypatch
     assert found.difference['both'] == found.models[0]['accuracy']['correct'] and found.difference['p'] == 1
     assert [*found.models[0]['unread']] == ['1/gone.png', '1/?.png'] and 'chance' not in Path('report.html').read_text()
     assert not [o for o in Path().iterdir() if o.name.startswith('.')]
-    (tmp_path/'photos'/'a').mkdir()
-    with pytest.raises(ValueError, match="has a folder 'a', which is no digit"): report('tiny', data=tmp_path/'photos')
+    odd = tmp_path/os.fsdecode(b'\xff')
+    (tmp_path/'photos').rename(odd)
+    assert report('tiny', data=odd, out='odd').path.name == 'odd'
+    (odd/'a').mkdir()
+    with pytest.raises(ValueError, match="has a folder 'a', which is no digit"): report('tiny', data=odd)
 
 
 hostile = {'temperature': ('use', dict(temperature=-1.)), 'nan': ('use', dict(temperature=float('nan'))),
