@@ -52,7 +52,7 @@ export: .venv/installed  ## notebooks to modules, notebooks clean
 	$(BIN)/nbdev-clean
 
 notebook: .venv/notebook  ## open JupyterLab at the first story
-	$(BIN)/jupyter lab nbs/stories/01_first_learner.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(ARGS) nbs/stories/01_first_learner.ipynb
 
 stories: .venv/notebook  ## run the stories on MNIST and keep what they show; takes twenty minutes
 	$(BIN)/mnist-data --source mnist
