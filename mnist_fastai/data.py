@@ -41,8 +41,8 @@ def is_image(
 def digit_folders(
     folder:str|Path # One split: a folder of digit folders, such as `training`
 ) -> list: # Of names, sorted
-    "The folders in `folder`"
-    return [o for o in sorted(os.listdir(folder)) if os.path.isdir(os.path.join(folder, o))]
+    "The folders in `folder` that are not hidden"
+    return [o for o in sorted(os.listdir(folder)) if o[0] != '.' and os.path.isdir(os.path.join(folder, o))]
 
 # %% ../nbs/00_data.ipynb #8bb7dd03
 def scan(
@@ -81,8 +81,7 @@ def check_folder(
     layout = 'expected training/<digit>/*.png and testing/<digit>/*.png with the digits 0 to 9'
     for split in split_names:
         if not (path/split).is_dir(): raise ValueError(f"{path} has no folder '{split}': {layout}")
-        names = [o.name for o in (path/split).iterdir() if o.is_dir() and not o.name.startswith('.')]
-        if extra := sorted(set(names) - set(digits)):
+        if extra := sorted(set(digit_folders(path/split)) - set(digits)):
             raise ValueError(f"{path/split} has a folder '{extra[0]}', which is no digit: {layout}")
         if empty := sorted(set(digits) - {r[0] for r in list_images(path/split)}):
             raise ValueError(f"{path/split} has no images of digit {empty[0]}: {layout}")

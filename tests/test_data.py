@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -526,3 +527,10 @@ def test_a_batch_is_what_the_transforms_make_of_it(digits, kwargs):
     slow = [dl.after_batch((TensorImageBW(x), TensorCategory(y))) for x, y in dl.indexed_batches()]
     for (x, y), (x_slow, y_slow) in zip(dl, slow, strict=True):
         assert type(x) is type(x_slow) and x.dtype == x_slow.dtype and x.equal(x_slow) and y.equal(y_slow)
+
+
+def test_hidden_folders_are_no_digits(tmp_path, digits):
+    folder = Path(shutil.copytree(digits, tmp_path/'digits'))
+    shutil.copytree(folder/'training'/'3', folder/'training'/'.ipynb_checkpoints')
+    assert len(d.image_files(folder/'training')) == len(d.image_files(digits/'training'))
+    assert d.mnist_dls(folder).vocab == [*'0123456789']
