@@ -4,6 +4,7 @@ import json
 import os
 import re
 import textwrap
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -27,6 +28,7 @@ formula = re.compile(r'`[^`]*`|(\$\$?)([^$]+)\1')  # or code, which may have a $
 def rel(file): return file.relative_to(root).as_posix()
 
 
+@cache
 def title(nb):
     "Its heading, or its name while it has none"
     texts = (''.join(o['source']) for o in json.loads(nb.read_text())['cells'] if o['cell_type'] == 'markdown')

@@ -6,7 +6,7 @@
 __all__ = ['calibration', 'plot_confusion', 'plot_stress_accuracy', 'report']
 
 # %% ../nbs/13_report.ipynb #4d685cf2
-import base64, io, json, math, re
+import base64, json, math, re
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import log_loss, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 # %% ../nbs/13_report.ipynb #49ad8958
 from .bench import timed, where
@@ -44,7 +44,8 @@ from mnist_fastai.interpret import (
 from .learner import mnist_learner
 from .models import multiply_adds, n_params
 from mnist_fastai.runs import (
-    alone, environment, find_run, in_percent, load_run, new_run, pixel_ranges, read_json, score, share, write_json
+    alone, environment, find_run, in_percent, load_run, new_run, pixel_ranges, read_json, save_plot, score, share,
+    write_json
 )
 
 # %% ../nbs/13_report.ipynb #b3cc6c0b
@@ -106,7 +107,7 @@ def read_pictures(
     dest:Path # To write to, under the same names
 ) -> dict: # name -> why it could not be read
     "Any pictures, in MNIST's format; `ValueError` if there are none"
-    files, unread = image_files(folder).filter(lambda o: o.parent.name in digits), {}
+    files, unread = image_files(folder), {}
     for file in bar(files):
         name = shown_name(file)
         try: image = Image.fromarray(to_mnist(file))
@@ -124,7 +125,7 @@ def open_images(
 ): # Yields (what to call them, their folder, name -> why of those that could not be read)
     "Labelled images in MNIST's format; they may be gone afterwards"
     path = Path(data).expanduser()
-    names = {o for o in digit_folders(path) if o[0] != '.'} if path.is_dir() else set()
+    names = set(digit_folders(path)) if path.is_dir() else set()
     if not names & set(digits):
         path = mnist_path(data)
         yield describe(path, ('testing',))['name'], path/'testing', {}
@@ -197,13 +198,12 @@ def facts(
     unread:dict # From `open_images`
 ) -> dict: # All that `report.json` says of a model
     "What a model is, and what it is worth"
-    wrong = [i for i in m.interp.top_losses()[1].tolist() if not m.right[i]]
     return dict(
         name=m.name, data=data, unread=unread, accuracy=share(int(m.right.sum()), len(m.right)),
-        by_digit=by_digit(m.labels, m.preds), confusion=m.interp.confusion_matrix().tolist(),
+        by_digit=by_digit(m.labels, m.preds), confusion=confusion_matrix(m.labels, m.preds, labels=range(10)).tolist(),
         confused=[(int(a), int(b), int(n)) for a, b, n in m.interp.most_confused()],
         mistakes=[dict(file=m.files[i], label=int(m.labels[i]), predicted=int(m.preds[i]),
-                       probabilities=m.probs[i].round(6).tolist()) for i in wrong],
+                       probabilities=m.probs[i].round(6).tolist()) for i in m.wrong],
         temperature=m.temperature, calibration=calibration(m.probs, m.labels),
         uncalibrated=calibration(softmax(m.scores, 1), m.labels), stress=stress_accuracy(m.learn),
         milliseconds=speed(m.learn), parameters=n_params(m.learn.model),
@@ -213,7 +213,7 @@ def facts(
 def examine(
     opened:tuple, # From `open_model`
     data:str, folder:Path, unread:dict # From `open_images`
-) -> AttrDict: # name, about, learn, interp, facts; files, images, labels, scores, probs, preds and right of each image
+) -> AttrDict: # name, about, learn, interp, facts, wrong (rows); files, images, labels, scores, probs, preds and right
     "Look at one model"
     name, net, about = opened
     dls = test_dls(folder, about['config']['pixels'])
@@ -226,12 +226,13 @@ def examine(
                  files=[shown_name(o) for o in dl.items], images=images[rows].cpu(),
                  labels=labels.numpy(), scores=scores.double().numpy(), preds=scores.argmax(1).numpy())
     m.update(probs=softmax(m.scores/m.temperature, 1), right=m.preds == m.labels)
+    m['wrong'] = [i for i in interp.top_losses()[1].tolist() if not m.right[i]]
     with learn.no_bar(): m['facts'] = facts(m, data, unread)
     return m
 
 # %% ../nbs/13_report.ipynb #fae7a779
 def plot_confusion(
-    cm:np.ndarray # `int` 10 x 10, as `ClassificationInterpretation.confusion_matrix` gives it
+    cm:np.ndarray # `int` 10 x 10: rows are labels, columns predictions
 ): # A matplotlib figure
     "Who is taken for whom, coloured by the number of mistakes"
     cm = np.asarray(cm)
@@ -280,8 +281,7 @@ def plot_mistakes(
     most:int=15 # At most so many
 ): # A matplotlib figure; None if there are no mistakes
     "The mistakes with the largest losses, and what the model found how probable"
-    where_ = {f: i for i, f in enumerate(m.files)}
-    if not (shown := [where_[o['file']] for o in m.facts['mistakes'][:most]]): return
+    if not (shown := m.wrong[:most]): return
     rows = -(-len(shown)//5)
     fig, axs = plt.subplots(rows, 10, figsize=(11, 1.45*rows), squeeze=False, width_ratios=[1.2, 1]*5)
     for ax in axs.flat[2*len(shown):]: ax.axis('off')
@@ -351,13 +351,15 @@ def figures(
                 class_activation=plot_class_activation(net, each), hidden=plot_hidden(net, xb, yb))
 
 # %% ../nbs/13_report.ipynb #e887e6e7
-def png(
-    fig # A matplotlib figure
-) -> bytes:
-    "A figure as a PNG; it is closed"
-    fig.savefig(file := io.BytesIO(), format='png', dpi=100, bbox_inches='tight')
-    plt.close(fig)
-    return file.getvalue()
+def save_all(
+    folder:Path, # To write to
+    figs:dict, # name -> matplotlib figure, or None
+    prefix:str='' # What the names of the files begin with
+) -> dict: # name -> PNG, of those that there are
+    "Write figures as `<prefix><name>.png`"
+    files = {k: folder/f'{prefix}{k}.png' for k, fig in figs.items() if fig}
+    for k, file in files.items(): save_plot(file, figs[k])
+    return {k: file.read_bytes() for k, file in files.items()}
 
 # %% ../nbs/13_report.ipynb #90be3c0c
 def difference(
@@ -404,10 +406,9 @@ section { background: white; border-radius: 10px; padding: 1.2rem 1.4rem; margin
 .tiles div { background: #f6f6f4; border-radius: 8px; padding: .6rem .8rem }
 .tiles b { font-size: 1.3rem; display: block }
 .large { font-size: 3rem; font-weight: 650; line-height: 1.1 } .soft { color: #666; font-size: .9rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } figure { margin: 0 }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid #e5e5e0; font-weight: normal }
-th { color: #666 } pre, code { font-size: .85rem; overflow-wrap: anywhere; white-space: pre-wrap }
-summary { cursor: pointer } .name { color: #666; margin: 0 0 .4rem }
+th { color: #666 } summary { cursor: pointer } .name { color: #666; margin: 0 0 .4rem }
 @media (max-width: 40rem) { .models > div { overflow-x: auto } img { max-width: none; width: 36rem } }
 """
 
@@ -474,8 +475,6 @@ def picture(
     "A picture, inside the page"
     return Img(src='data:image/png;base64,' + base64.b64encode(content).decode(), alt=title)
 
-
-
 # %% ../nbs/13_report.ipynb #cc4f4acb
 def section(
     title:str, text:str, # What is to be seen, and how to read it
@@ -485,6 +484,16 @@ def section(
     return Section(H2(title), P(text), *content)
 
 # %% ../nbs/13_report.ipynb #c9306985
+def side_by_side(
+    models:list, # Of `examine`
+    parts:list, # What to show of each
+    wide:bool=False # Below each other even if there is room?
+) -> Div:
+    "A column for each model, with its name if there are two"
+    names = [P(f'{letter}: {m.name}', cls='name') if len(models) > 1 else '' for letter, m in zip('AB', models)]
+    return Div(*[Div(*o) for o in zip(names, parts)], cls='models wide' if wide else 'models')
+
+# %% ../nbs/13_report.ipynb #82f347ca
 def columns(
     models:list, # Of `examine`
     key:str, # Of `sections`
@@ -495,10 +504,9 @@ def columns(
     if key == 'by_digit': content = [digit_table(m.facts) for m in models]
     else: content = [o.get(key) and picture(o[key], f'{title}: {m.name}') for m, o in zip(models, pictures)]
     if not any(content): return
-    names = [P(f'{letter}: {m.name}', cls='name') if len(models) > 1 else '' for letter, m in zip('AB', models)]
-    beside = key in ('by_digit', 'confusion', 'stress', 'filters', 'hidden')
-    return section(title, text, Div(*[Div(n, c or P('nothing to show', cls='soft')) for n, c in zip(names, content)],
-                                    cls='models' if beside else 'models wide'))
+    parts = [o or P('nothing to show', cls='soft') for o in content]
+    wide = key in ('mistakes', 'confused', 'calibration', 'feature_maps', 'class_activation')
+    return section(title, text, side_by_side(models, parts, wide))
 
 # %% ../nbs/13_report.ipynb #1fb383c3
 def compared(
@@ -549,8 +557,7 @@ def page(
     note = f"{len(first['unread'])} pictures without a digit to be found are not counted: " \
            f"{', '.join([*first['unread']][:5])}." if first['unread'] else ''
     head = [H1(title), P(f"{first['accuracy']['n']:,} images: {first['data']}. {note}")]
-    top = Section(Div(*[Div(P(f'{a}: {m.name}', cls='name') if len(models) > 1 else '', tiles(m.facts))
-                        for a, m in zip('AB', models)], cls='models'))
+    top = Section(side_by_side(models, [tiles(m.facts) for m in models]))
     parts = [compared(*models, drawn)] if len(models) > 1 else []
     parts += [columns(models, key, pictures) for key in sections]
     parts.append(section('Where it is from', 'A test set that is used to choose among models is no test set any more.',
@@ -582,12 +589,9 @@ def write_report(
     models:list # Of `examine`, one or two
 ) -> dict: # What `report.json` says
     "All files of a report"
-    two, low = len(models) > 1, min(m.facts['stress']['kinds'][m.facts['stress']['worst']] for m in models)
-    pictures = [{k: png(fig) for k, fig in figures(m, low).items() if fig} for m in models]
-    for letter, o in zip('ab', pictures):
-        for k, content in o.items(): (folder/(f'{letter}-{k}.png' if two else f'{k}.png')).write_bytes(content)
-    drawn = png(fig) if two and (fig := plot_difference(*models)) else None
-    if drawn: (folder/'difference.png').write_bytes(drawn)
+    two, low = len(models) > 1, min(min(m.facts['stress']['kinds'].values()) for m in models)
+    pictures = [save_all(folder, figures(m, low), f'{o}-' if two else '') for o, m in zip('ab', models)]
+    drawn = save_all(folder, dict(difference=plot_difference(*models))).get('difference') if two else None
     found = dict(models=[m.facts for m in models], **(dict(difference=difference(*models)) if two else {}))
     write_json(folder/'report.json', found)
     (folder/'report.html').write_text(page(models, pictures, drawn), encoding='utf-8', errors='replace')
@@ -614,5 +618,5 @@ def conclusion(
 ) -> str: # Some lines
     "What a person wants to know at once"
     lines = [f"{m['name']}: {in_percent(m['accuracy'])}; under stress {m['stress']['mean']:.2%}" for m in found.models]
-    for m in found.models[:1]: lines += [f'not read: {k}: {v}' for k, v in m['unread'].items()]
+    lines += [f'not read: {k}: {v}' for k, v in found.models[0]['unread'].items()]
     return '\n'.join([*lines, f"report: {found.path/'report.html'}"])

@@ -127,6 +127,15 @@ def test_two_that_agree_and_odd_things_in_a_folder(tmp_path, digits, monkeypatch
     with pytest.raises(ValueError, match="has a folder 'a', which is no digit"): report('tiny', data=odd)
 
 
+def changed_tiny(folder, key, value):
+    "A copy of a packaged network, whose JSON says something else"
+    for suffix in ('safetensors', 'json'): shutil.copy(packaged['tiny'].with_suffix(f'.{suffix}'), folder)
+    about = read_json(folder/'tiny.json')
+    about[key] = about[key] | value if isinstance(value, dict) else value
+    (folder/'tiny.json').write_text(json.dumps(about))
+    return folder/'tiny.json'
+
+
 hostile = {'temperature': ('use', dict(temperature=-1.)), 'nan': ('use', dict(temperature=float('nan'))),
            'text': ('use', dict(temperature='warm')), 'pixels': ('config', dict(pixels='neon')),
            'width': ('config', dict(width=1e6)), 'arch': ('config', dict(arch='__import__')),
@@ -135,20 +144,14 @@ hostile = {'temperature': ('use', dict(temperature=-1.)), 'nan': ('use', dict(te
 
 @pytest.mark.parametrize('name', hostile)
 def test_a_bundle_from_a_stranger_is_looked_at_before_it_is_used(name, tmp_path):
-    for suffix in ('safetensors', 'json'): shutil.copy(packaged['tiny'].with_suffix(f'.{suffix}'), tmp_path)
-    about, (key, value) = read_json(tmp_path/'tiny.json'), hostile[name]
-    about[key] = about[key] | value if isinstance(value, dict) else value
-    (tmp_path/'tiny.json').write_text(json.dumps(about))
-    with pytest.raises(ValueError, match='tiny'): report(tmp_path/'tiny.json', data='digits', out=tmp_path/'out')
+    tiny = changed_tiny(tmp_path, *hostile[name])
+    with pytest.raises(ValueError, match='tiny'): report(tiny, data='digits', out=tmp_path/'out')
     assert not (tmp_path/'out').exists()
 
 
 def test_a_strangers_path_is_not_opened(tmp_path):
-    for suffix in ('safetensors', 'json'): shutil.copy(packaged['tiny'].with_suffix(f'.{suffix}'), tmp_path)
-    about = read_json(tmp_path/'tiny.json')
-    about['config']['data'] = '/etc'
-    (tmp_path/'tiny.json').write_text(json.dumps(about))
-    with pytest.raises(ValueError, match='name some with --data'): report(tmp_path/'tiny.json', out=tmp_path/'out')
+    tiny = changed_tiny(tmp_path, 'config', dict(data='/etc'))
+    with pytest.raises(ValueError, match='name some with --data'): report(tiny, out=tmp_path/'out')
 
 
 def test_damaged_files_are_named(tmp_path, trained):
