@@ -1,10 +1,12 @@
 """Tests run in a home of their own: nothing of the user's is written, and MNIST is borrowed if the user has it."""
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -47,12 +49,14 @@ def run_command(*args, cwd, prefix=(), **env):
 
 
 def wait_for(file, seconds=60):
-    "Until it is there: when that was"
+    "Until a JSON file is there and whole: when that was"
     end = time.time() + seconds
-    while not file.exists():
-        assert time.time() < end, f'{file} did not come in {seconds} s'
+    while time.time() < end:
+        with suppress(FileNotFoundError, ValueError):
+            json.loads(file.read_text())
+            return time.time()
         time.sleep(.02)
-    return time.time()
+    pytest.fail(f'{file} did not come in {seconds} s')
 
 
 def listen_to_ctrl_c(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell may have told a background job not to
