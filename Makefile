@@ -1,11 +1,12 @@
 # Every habit of this project. `make` or `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+SPACE := build/space
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export PYTHONWARNINGS ?= ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare data bench test test-full lint notebook export stories docs readme constraints clean
+.PHONY: help install train compare data bench app space test test-full lint notebook export stories docs readme constraints clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,14 @@ data: .venv/installed  ## get and describe the data; options: make data ARGS="--
 
 bench: .venv/installed  ## compare the speed with plain fastai and bare PyTorch
 	@$(BIN)/mnist-bench $(ARGS)
+
+app: .venv/installed  ## open a page to draw a digit on; options: make app ARGS="best tiny"
+	@$(BIN)/mnist-app $(ARGS)
+
+space:  ## put together what hosts the page as a Hugging Face Space, in build/space
+	rm -rf $(SPACE) && mkdir -p $(SPACE)
+	cp -r .dockerignore Dockerfile constraints.txt pyproject.toml setup.cfg setup.py mnist_fastai space/README.md $(SPACE)
+	rm -rf $(SPACE)/mnist_fastai/__pycache__
 
 lint: .venv/installed  ## check the style
 	$(BIN)/ruff check .
@@ -69,7 +78,7 @@ readme: .venv/installed  ## write the tables of README.md and results/README.md 
 constraints: .venv/installed  ## choose the newest versions again, for all supported Pythons
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate \
-		--extra cluster --extra dev --extra docs --extra log --extra notebook --extra sweep \
+		--extra app --extra cluster --extra dev --extra docs --extra log --extra notebook --extra sweep \
 		pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what was built; runs/ stays

@@ -8,6 +8,7 @@ __all__ = ['find_digits', 'find_digit', 'to_mnist']
 # %% ../nbs/08_images.ipynb #ace49595
 import io, warnings
 from collections import namedtuple
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,24 @@ def paper_above(
     return resized(ndimage.gaussian_filter(low, size/6), grey.shape)
 
 # %% ../nbs/08_images.ipynb #59928d1d
+@lru_cache(100)
+def blur_matrix(
+    n:int, # Pixels of a side
+    sigma:float # Of the Gaussian, in pixels
+) -> np.ndarray: # `float32` n x n
+    "What a Gaussian blur makes of each pixel of a column"
+    return ndimage.gaussian_filter1d(np.eye(n, dtype=np.float32), sigma, 0, mode='nearest')
+
+# %% ../nbs/08_images.ipynb #e29ffbe0
+def blurred(
+    a:np.ndarray, # `float32` h x w, a thumbnail
+    sigma:float # Of the Gaussian, in pixels
+) -> np.ndarray: # `float32` h x w
+    "`ndimage.gaussian_filter` for wide kernels"
+    down, across = (blur_matrix(n, sigma) for n in a.shape)
+    return down @ a @ across.T
+
+# %% ../nbs/08_images.ipynb #439917e8
 def paper_beside(
     grey:np.ndarray, # `float32` h x w, dark ink
     ink:np.ndarray # `bool` h x w, roughly
@@ -144,8 +163,8 @@ def paper_beside(
     free = free*(free > .6)
     paper, sure = 0, 0
     for sigma in max(low.shape)*np.array([.05, .1, .2, .8]):
-        weight = ndimage.gaussian_filter(free, sigma, mode='nearest')
-        mean = ndimage.gaussian_filter(low*free, sigma, mode='nearest')/np.maximum(weight, 1e-6)
+        weight = blurred(free, sigma)
+        mean = blurred(low*free, sigma)/np.maximum(weight, 1e-6)
         paper, sure = sure*paper + (1 - sure)*mean, np.maximum(sure, (4*weight).clip(0, 1))
     return resized(paper, grey.shape)
 

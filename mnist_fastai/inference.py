@@ -15,7 +15,7 @@ import onnxruntime as ort
 from fastcore.basics import patch
 
 import mnist_fastai
-from .images import find_digit, find_digits, upright
+from .images import find_digit, find_digits, resized, upright
 
 # %% ../nbs/10_inference.ipynb #df8d2cc0
 packaged = {o.stem: o for o in sorted((Path(mnist_fastai.__file__).parent/'pretrained').glob('*.onnx'))}
@@ -62,17 +62,25 @@ def check_hash(
         raise ValueError(f'{file} is not the file that its JSON is about: it is damaged, or was replaced')
 
 # %% ../nbs/10_inference.ipynb #819e73cf
+def new_session(
+    content:bytes, # Of an ONNX file
+    threads:int=0 # As many as there are cores
+) -> ort.InferenceSession:
+    "Arithmetic to run"
+    options = ort.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, threads
+    return ort.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+
+# %% ../nbs/10_inference.ipynb #dd09b044
 def read_onnx(
     file:Path, # An ONNX file
     threads:int=0 # As many as there are cores
-) -> tuple: # (`InferenceSession`, dict of mean, std, temperature and energy_limit)
+) -> tuple: # (its bytes, `InferenceSession`, dict of mean, std, temperature and energy_limit)
     "A model that takes digits, checked; `ValueError` for anything else"
     if file.stat().st_size > largest: raise ValueError(f'{file} is too large for a model of digits')
     check_hash(file, content := file.read_bytes())
-    options = ort.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, threads
     try:
-        session = ort.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+        session = new_session(content, threads)
         takes, gives = [[(o.name, o.type, o.shape[1:]) for o in part] for part in (session.get_inputs(),
                                                                                     session.get_outputs())]
         known = session.get_modelmeta().custom_metadata_map
@@ -83,7 +91,7 @@ def read_onnx(
         raise ValueError(f'{file} takes {takes} and gives {gives}: expected n x 1 x 28 x 28 images, n x 10 scores')
     positive = numbers['std'] > 0 and numbers['temperature'] > 0
     all_numbers = dict(numbers, energy_limit=limit)
-    if np.isfinite([*numbers.values()]).all() and positive and not np.isnan(limit): return session, all_numbers
+    if np.isfinite([*numbers.values()]).all() and positive and not np.isnan(limit): return content, session, all_numbers
     raise ValueError(f'{file} has metadata that make no sense: {all_numbers}')
 
 # %% ../nbs/10_inference.ipynb #d8aadd8a
@@ -132,23 +140,33 @@ class Predictor:
     ):
         if not 0 <= reject_below <= 1:
             raise ValueError(f'reject_below={reject_below} is no probability: expected 0 to 1')
-        self.reject_below = reject_below
+        self.reject_below, self.content = reject_below, None
         if Path(model).suffix == '.pkl': self.scores, self.numbers = read_pickle(Path(model).expanduser(), trust)
         else:
-            session, self.numbers = read_onnx(onnx_file(model), threads)
+            self.content, session, self.numbers = read_onnx(onnx_file(model), threads)
             self.scores = lambda x: session.run(['scores'], {'images': x})[0]
 
 # %% ../nbs/10_inference.ipynb #723bcdbe
+@patch
+def normalised(
+    self:Predictor,
+    images:np.ndarray # `uint8` n x 28 x 28, light ink on 0
+) -> np.ndarray: # `float32` n x 1 x 28 x 28
+    "Digits that are in MNIST's format already, as the network takes them"
+    mean, std = (np.float32(self.numbers[k]) for k in ('mean', 'std'))
+    return (np.asarray(images, np.float32)[:, None]/255 - mean)/std
+
+# %% ../nbs/10_inference.ipynb #c8b0fdcc
 @patch
 def calibrated(
     self:Predictor,
     images:np.ndarray # `uint8` n x 28 x 28, light ink on 0
 ) -> np.ndarray: # `float32` n x 10
     "The scores of digits that are in MNIST's format already, divided by the temperature"
-    mean, std, temperature = (np.float32(self.numbers[k]) for k in ('mean', 'std', 'temperature'))
     if not len(images): return np.zeros((0, 10), np.float32)
-    x = (np.asarray(images, np.float32)[:, None]/255 - mean)/std
-    return np.concatenate([self.scores(x[i:i + 500]) for i in range(0, len(x), 500)])/temperature
+    x = self.normalised(images)
+    scores = np.concatenate([self.scores(x[i:i + 500]) for i in range(0, len(x), 500)])
+    return scores/np.float32(self.numbers['temperature'])
 
 # %% ../nbs/10_inference.ipynb #2688f42f
 @patch
@@ -176,13 +194,21 @@ def answer(
 
 # %% ../nbs/10_inference.ipynb #92153591
 @patch
+def answers(
+    self:Predictor,
+    found:list # Of `Digit`
+) -> list: # Of `Prediction`
+    "What a model says of digits that are cut out"
+    return [self.answer(*o) for o in zip(self.calibrated(np.array([o.image for o in found])), found)]
+
+# %% ../nbs/10_inference.ipynb #1ee95a77
+@patch
 def predict_batch(
     self:Predictor,
     images # Pictures of one digit each, as `find_digit` takes them
 ) -> list: # Of `Prediction`
     "The digit of each picture; `ValueError` for the first without one"
-    found = [find_digit(o) for o in images]
-    return [self.answer(*o) for o in zip(self.calibrated(np.array([o.image for o in found])), found)]
+    return self.answers([find_digit(o) for o in images])
 
 # %% ../nbs/10_inference.ipynb #cfdb9f5d
 @patch
@@ -198,15 +224,32 @@ def shown(o): return '?' if o.digit is None else str(o.digit)
 
 # %% ../nbs/10_inference.ipynb #f56f1188
 @patch
+def cut_out(
+    self:Predictor,
+    image # A picture of a page, as `find_digits` takes it
+) -> list: # Lines of `Digit`
+    "What is to be read; the model is asked where one digit ends; `ValueError` if there are none"
+    return find_digits(image, lambda images: self.probs(images).max(1))
+
+# %% ../nbs/10_inference.ipynb #969350c0
+@patch
+def read_lines(
+    self:Predictor,
+    found:list # Lines of `Digit`
+) -> list: # Of `Line`
+    "What a model says of a page that is cut out"
+    answers = iter(self.answers([o for line in found for o in line]))
+    lines = [[next(answers) for _ in line] for line in found]
+    return [Line(''.join(map(shown, line)), line) for line in lines]
+
+# %% ../nbs/10_inference.ipynb #dcc68c6b
+@patch
 def read(
     self:Predictor,
     image # A picture of a page, as `find_digits` takes it
 ) -> list: # Of `Line`
     "All digits of a picture, line by line; `ValueError` if there are none"
-    lines = find_digits(image, lambda images: self.probs(images).max(1))
-    scores = iter(self.calibrated(np.array([o.image for line in lines for o in line])))
-    found = [[self.answer(next(scores), o) for o in line] for line in lines]
-    return [Line(''.join(map(shown, line)), line) for line in found]
+    return self.read_lines(self.cut_out(image))
 
 # %% ../nbs/10_inference.ipynb #19197453
 def read_digits(
@@ -259,3 +302,46 @@ def draw_predictions(
         left.set_title(title, fontsize=9)
         for ax in (left, right): ax.axis('off')
     return fig
+
+# %% ../nbs/10_inference.ipynb #b5c38155
+def cut_in_two(
+    content:bytes # Of an ONNX file
+) -> tuple: # Two `InferenceSession`: images to maps, maps to scores; None if there are no maps of at least 4 x 4
+    "A network before and after its last nonlinearity whose maps are fine enough"
+    import onnx.utils
+    model = onnx.load_from_string(content)
+    sizes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim[1:]] for o in model.graph.value_info}
+    maps = [name for o in model.graph.node if o.op_type in ('Relu', 'Mul') for name in o.output  # x * sigmoid(x)
+            if len(sizes.get(name, ())) == 3 and min(sizes[name][1:]) >= 4]
+    if not maps: return
+    part = onnx.utils.Extractor(model).extract_model
+    return tuple(new_session(part([a], [b]).SerializeToString(), 1)
+                 for a, b in (('images', maps[-1]), (maps[-1], 'scores')))
+
+# %% ../nbs/10_inference.ipynb #7a214ce3
+def cam_of(
+    maps:np.ndarray, # `float32` c x h x w
+    head, # From `float32` n x c x h x w to scores n x 10
+    weaker:float=1/512 # By this share
+) -> np.ndarray: # `float32` h x w, 0 and above
+    "HiResCAM (Draelos and Carin, 2020) of the most probable digit, by differences instead of gradients"
+    h, w = maps.shape[1:]
+    places = np.eye(h*w, dtype=np.float32).reshape(-1, 1, h, w)
+    whole, *less = head(np.concatenate([maps[None], maps*(1 - weaker*places)]))
+    digit = whole.argmax()
+    return np.array([whole[digit] - o[digit] for o in less], np.float32).reshape(h, w).clip(0)
+
+# %% ../nbs/10_inference.ipynb #dc71594e
+@patch
+def class_activation_map(
+    self:Predictor,
+    images:np.ndarray # `uint8` n x 28 x 28, light ink on 0
+) -> np.ndarray: # `float32` n x 28 x 28, 0 to 1; None for a `.pkl`, and for a network without maps of at least 4 x 4
+    "What speaks for the most probable digit; needs onnx"
+    if not hasattr(self, 'parts'): self.parts = self.content and cut_in_two(self.content)
+    if not self.parts: return
+    body, head = self.parts
+    def scores(maps): return head.run(None, {head.get_inputs()[0].name: maps})[0]
+    maps = [body.run(None, {'images': o[None]})[0][0] for o in self.normalised(images)]
+    cams = [resized(cam_of(o, scores), (28, 28)) for o in maps]
+    return np.array([o/max(o.max(), 1e-9) for o in cams])

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 names = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
 flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-         '--disable-component-update', '--disable-sync']
+         '--disable-component-update', '--disable-sync', '--use-fake-device-for-media-stream']
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from serving import offline  # noqa: F401
 
 users_data = Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data'
 home = tempfile.TemporaryDirectory(prefix='mnist_fastai_tests_')
@@ -35,10 +36,6 @@ def pytest_collection_modifyitems(items):
     skip = pytest.mark.skip(reason=f'MNIST is not in {users_data}: get it with mnist-data --source mnist')
     for item in items:
         if 'mnist' in item.keywords: item.add_marker(skip)
-
-
-# A proxy that nobody listens on: every connection fails at once, as on a machine without a network.
-offline = dict.fromkeys(('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'), 'http://127.0.0.1:9')
 
 
 def run_command(*args, cwd, prefix=(), **env):
@@ -83,3 +80,14 @@ def trained(tmp_path_factory, digits):
     done = run_command('mnist-train', '--data', 'digits', '--epochs', 6, '--bs', 64, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return next((cwd/'runs').iterdir()), done.stdout
+
+
+@pytest.fixture(scope='module')
+def browser():
+    "On GitHub there must be one"
+    from browser import open_browser
+    try:
+        with open_browser() as browser: yield browser
+    except (ImportError, FileNotFoundError) as e:
+        if 'GITHUB_ACTIONS' in os.environ: raise
+        pytest.skip(f'needs playwright and a browser: {e}')

@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pages
 import pytest
+import torch
 from conftest import run_command
+from fastai.torch_core import set_seed
 from PIL import Image
 from torch import nn
 
+from mnist_fastai.data import digits_arrays
 from mnist_fastai.export import export_weights, onnx_bytes
 from mnist_fastai.inference import Predictor, draw_predictions, read_digits
+from mnist_fastai.interpret import class_activation_map
+from mnist_fastai.learner import build_model
 from mnist_fastai.runs import train
 
 
@@ -113,6 +118,26 @@ def test_a_run_is_read_from_its_folder_and_from_any_of_its_files(run, bundle):
     probs = Predictor(run).predict(image).probs
     for o in ('.onnx', '.safetensors', '.json', '.md'):
         np.testing.assert_allclose(Predictor(bundle[o]).predict(image).probs, probs, atol=1e-6)
+
+
+@pytest.mark.parametrize('arch', ['simple_cnn', 'two_conv', 'conv_dense', 'fast_cnn', 'mlp'])
+def test_the_class_activation_map_is_that_of_pytorch_s_gradients(arch, tmp_path):
+    set_seed(1, reproducible=True)
+    images, labels = digits_arrays()
+    x, y = torch.from_numpy(images[:500, None])/255, torch.from_numpy(labels[:500]).long()
+    model = build_model(arch)
+    opt = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(20):
+        opt.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        opt.step()
+    (file := tmp_path/'model.onnx').write_bytes(onnx_bytes(model, mean=0., std=1., temperature=1.))
+    found, known = Predictor(file).class_activation_map(images[:8]), class_activation_map(model, x[:8])
+    if arch == 'mlp':
+        assert found is None and known is None
+        return
+    assert np.abs(found - known.numpy()).mean() < .005  # where a max-pool has two maxima, its gradient knows only one
+    assert np.corrcoef(found.ravel(), known.ravel())[0, 1] > .99
 
 
 def test_it_imports_neither_torch_nor_fastai(sh, tmp_path):

@@ -78,6 +78,21 @@ question mark instead of a digit: {said['letters']} letters, {said['scribbles']}
 photographed digits that are read right.'''
 
 
+def app():
+    "How quick the page is, and how large"
+    r = result('app')
+    rounds, env = r['milliseconds'], r['environment']
+    last, memory = max(o['round'] for o in rounds), [o['memory_mb'] for o in rounds]
+    names = dict(median='median ms', slowest_twentieth='slowest 5%, ms', a_second='answers a second', memory_mb='MB')
+    lines = [[', '.join(f'`{m}`' for m in o['models']), o['at_once'], *(f'{o[k]:.0f}' for k in names)]
+             for o in rounds if o['round'] == last]
+    return f'''{markdown_rows(['models', 'requests at a time', *names.values()], lines)}
+
+500 requests a row, the last of {last} rounds, on {env['cores']} cores of {env['cpu']}, of which the client takes its
+share; memory in all rounds: {min(memory)} to {max(memory)} MB. Gradio {r['gradio']}; all that is installed takes
+{r['installed_mb']} MB.'''
+
+
 def faults():
     "What was injected, by kind"
     found = result('reliability')['faults']
@@ -121,6 +136,7 @@ blocks = {
     'scale': scale_table(result('bench_scale')),
     'inference': inference_table(result('bench_inference')),
     'own digits': own_digits(),
+    'app': app(),
     'on all': on_all(),
     'faults': faults(),
     'checkpoints': checkpoints(),

@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
-from browser import open_browser
 
 pytestmark = pytest.mark.skipif('SITE' not in os.environ, reason='of the built site: make docs')
 root, site = Path(__file__).parents[1], Path(os.environ.get('SITE', '.')).resolve()
@@ -43,16 +42,6 @@ def base(tmp_path_factory):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}/mnist_fastai/'
         server.shutdown()
-
-
-@pytest.fixture(scope='module')
-def browser():
-    "On GitHub there must be one"
-    try:
-        with open_browser() as browser: yield browser
-    except (ImportError, FileNotFoundError) as e:
-        if 'CI' in os.environ: raise
-        pytest.skip(f'needs playwright and a browser: {e}')
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,35 @@
+"""`mnist-app` in a process of its own, of this installation or of one as small as the container's."""
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+root = Path(__file__).parents[1]
+
+# A proxy that nobody listens on: every connection fails at once, as on a machine without a network.
+offline = dict.fromkeys(('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'), 'http://127.0.0.1:9')
+
+
+@contextmanager
+def serving(*args, exe=Path(sys.executable).parent/'mnist-app', **env):
+    "The address of a page, and the process that serves it, without a way to the internet"
+    with subprocess.Popen([exe, *map(str, args), '--port', '0', '--no-browser'], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, **offline, **env}) as server:
+        yield re.search(r'http://\S+', server.stdout.readline())[0], server
+        server.terminate()
+
+
+def docker_steps():
+    "What the Dockerfile installs: arguments of pip"
+    return [o.split()[1:] for o in re.findall('^RUN (pip .*)$', (root/'Dockerfile').read_text(), re.M)]
+
+
+def install_space(folder):
+    "What `docker build` does, in a virtual environment instead of an image: the environment's folder"
+    subprocess.run(['make', '--silent', 'space', f'SPACE={folder}/space'], cwd=root, check=True)
+    subprocess.run([sys.executable, '-m', 'venv', folder/'venv'], check=True)
+    for step in docker_steps():
+        subprocess.run([folder/'venv/bin/python', '-m', 'pip', '--quiet', *step], cwd=folder/'space', check=True)
+    return folder/'venv'
