@@ -6,20 +6,24 @@
 __all__ = ['answers', 'build_page', 'build_app', 'serve']
 
 # %% ../nbs/14_app.ipynb #1d8f5611
-import base64, io, os, socket, threading, webbrowser
+import base64, io, os, socket, webbrowser
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
 
 import gradio as gr
 import numpy as np
 import uvicorn
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException
+from fastcore.meta import delegates
 from fastcore.xml import (H2, I, P, Article, Button, Caption, Details, Div, Figcaption, Figure, Img, Small, Summary,
                           Table, Td, Th, Tr, ft, to_xml)
-from PIL import Image, ImageOps
+from PIL import Image
 
 import mnist_fastai
-from .images import open_image
+from .images import upright
 from .inference import Prediction, Predictor, packaged, shown
 
 # %% ../nbs/14_app.ipynb #5ab43b0a
@@ -61,38 +65,54 @@ def card(
     return Div(Div(*figures, cls='pictures'), bars(o.probs), cls='card')
 
 # %% ../nbs/14_app.ipynb #aceeaeaa
+def background(
+    picture # As `find_digits` takes it
+) -> tuple: # (for `src`, width and height in pixels of the picture)
+    "A picture as it was read: upright, in grey, no larger than a page"
+    grey, scale = upright(picture, 1000)
+    image = Image.fromarray((255*grey).round().astype(np.uint8))
+    return data_url(image, 'jpeg'), round(image.width*scale), round(image.height*scale)
+
+# %% ../nbs/14_app.ipynb #f24d372b
 def boxes(
-    picture, # As `find_digits` takes it
+    url:str, width:int, height:int, # From `background`
     digits:list # Of `Prediction`
 ): # SVG
     "A picture with boxes and answers"
-    image = ImageOps.exif_transpose(open_image(picture)).convert('RGB')
-    (w, h), size = image.size, max(image.size)/30
-    image.thumbnail((1000, 1000))
-    parts = [ft('image', href=data_url(image, 'jpeg'), width=w, height=h)]
+    parts, size = [ft('image', href=url, width=width, height=height)], max(width, height)/30
     for o in digits:
         left, top, right, bottom = o.box
         parts += [ft('rect', x=left, y=top, width=right - left, height=bottom - top),
                   ft('text', shown(o), x=left, y=max(top - size/4, size), font_size=size)]
-    return ft('svg', *parts, viewBox=f'0 0 {w} {h}', role='img', aria_label='the picture with a box around each digit')
+    return ft('svg', *parts, viewBox=f'0 0 {width} {height}', role='img', aria_label=f'{len(digits)} digits in boxes')
 
 # %% ../nbs/14_app.ipynb #b37f36cf
 def verdict(
-    lines:list # Of `Line`
+    lines:list, # Of `Line`
+    reject_below:float # As `Predictor` takes it
 ): # HTML
     "The number that was read, or that it is not sure"
-    first = lines[0].digits[0]
-    if len(lines) == 1 and lines[0].text == '?':
-        return P('not sure', Small(f'perhaps {first.probs.argmax()}'), cls='number unsure')
-    unsure = [Small('?: not sure')] if any('?' in o.text for o in lines) else []
-    one = len(lines) == 1 and len(lines[0].text) == 1
-    return P('\n'.join(o.text for o in lines), *unsure, cls='number' if one else 'number long')
+    first, text = lines[0].digits[0], '\n'.join(o.text for o in lines)
+    if text == '?':
+        why = ', but it looks like no digit' if first.prob >= reject_below else ''
+        return P('not sure', Small(f'perhaps {first.probs.argmax()}{why}'), cls='number unsure', role='status')
+    unsure = [Small('?: not sure')] if '?' in text else []
+    return P(text, *unsure, cls='number' if len(text) == 1 else 'number long', role='status')
 
 # %% ../nbs/14_app.ipynb #170cdc31
+def tile(
+    o:Prediction,
+    opened # HTML
+): # HTML
+    "One of several digits: small, until it is chosen"
+    said = f'{o.digit} {o.prob:.0%}' if o.digit is not None else f'perhaps {o.probs.argmax()}'
+    return Details(Summary(Img(src=data_url(Image.fromarray(o.image)), alt=''), said), opened)
+
+# %% ../nbs/14_app.ipynb #f2a95709
 def answer(
     name:str, reader:Predictor, # A model
     found:list, # Lines of `Digit`
-    picture, # As `find_digits` takes it
+    photo:tuple, # From `background`; None if there is only one digit
     most:int=50 # Digits with a card
 ): # HTML
     "What a model reads"
@@ -100,15 +120,13 @@ def answer(
     digits = [o for line in lines for o in line.digits]
     cams = reader.class_activation_map(np.array([o.image for o in digits[:most]]))
     cards = [card(*o) for o in zip(digits, [None]*most if cams is None else cams)]
-    if len(digits) == 1: return Article(H2(name), verdict(lines), *cards)
-    tiles = [Details(Summary(Img(src=data_url(Image.fromarray(o.image)), alt=''), f'{shown(o)} {o.prob:.0%}'), part)
-             for o, part in zip(digits, cards)]
-    return Article(H2(name), verdict(lines), boxes(picture, digits), P('A digit opens when it is chosen:'),
-                   Div(*tiles, cls='tiles'))
+    head = H2(f'Read by {name}'), verdict(lines, reader.reject_below)
+    if len(digits) == 1: return Article(*head, *cards)
+    which = 'Choose a digit for more' + (f' (the first {most} of {len(digits)}):' if len(digits) > most else ':')
+    return Article(*head, boxes(*photo, digits), P(which), Div(*map(tile, digits, cards), cls='tiles'))
 
 # %% ../nbs/14_app.ipynb #7e73d18c
-hint = P('Draw a digit, and here is what the network makes of it, while you draw.')
-turn = threading.Lock()
+hint = P('The answer appears here.')
 
 # %% ../nbs/14_app.ipynb #650651ce
 def answers(
@@ -117,15 +135,15 @@ def answers(
     meant:int=None # What the picture shows, if that is known
 ) -> str: # HTML
     "What each model reads in a picture, side by side; what is wrong with it, if it cannot be read"
-    if picture is None: return to_xml(hint)
     if not readers: return to_xml(P('Choose a model.', role='alert'))
+    if picture is None: return to_xml(hint)
     try:
-        with turn:
-            found = [*readers.values()][0].cut_out(picture)
-            parts = [answer(*o, found, picture) for o in readers.items()]
+        found = [*readers.values()][0].cut_out(picture)
+        photo = background(picture) if sum(map(len, found)) > 1 else None
+        parts = [answer(*o, found, photo) for o in readers.items()]
     except (ValueError, OSError) as e: return to_xml(P(f'{str(e)[:1].upper()}{str(e)[1:]}', role='alert'))
     known = [P(f'The label says {meant}.', cls='meant')] if meant is not None else []
-    return to_xml(Div(*known, Div(*parts, cls='models'), role='status'), indent=False)
+    return to_xml(Div(*known, Div(*parts, cls='models')), indent=False)
 
 # %% ../nbs/14_app.ipynb #9e406233
 hard = '''2/9664 4/2130 5/9729 6/1014 6/3422 7/3225 7/6576 7/8316 9/1232 9/1901 0/9850 7/1260 7/5654 7/726 9/1247 9/4761
@@ -134,16 +152,17 @@ hard = '''2/9664 4/2130 5/9729 6/1014 6/3422 7/3225 7/6576 7/8316 9/1232 9/1901 
 # %% ../nbs/14_app.ipynb #b8badcba
 def hard_digits() -> list: # Of (`uint8` 28 x 28, what it is)
     "Digits for the gallery"
-    folder = Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data/mnist_png/testing'
+    folder = Path(os.path.expanduser(os.environ.get('FASTAI_HOME', '~/.fastai')))/'data/mnist_png/testing'
     files = [folder/f'{o}.png' for o in hard]
     if all(o.is_file() for o in files): return [(np.asarray(Image.open(o)), int(o.parent.name)) for o in files]
     sheet = np.asarray(Image.open(Path(mnist_fastai.__file__).parent/'pretrained/hard_digits.png'))
     return [(sheet[:, x:x + 28], x//56) for x in range(0, sheet.shape[1], 28)]
 
 # %% ../nbs/14_app.ipynb #33751dcc
-pad_html = '''<div class="pad"><canvas width="224" height="224" tabindex="0" role="img"
-    aria-label="Draw a digit: with the mouse, a finger or the arrow keys; Shift and arrows move the pen, Delete clears">
-</canvas><i></i></div><button class="clear" type="button">Clear</button>'''
+pad_html = '''<div class="pad"><canvas width="224" height="224" tabindex="0" role="application"
+    aria-label="Drawing area" aria-describedby="keys"></canvas><i></i></div>
+<div class="below"><button type="button">Clear</button>
+<span id="keys">Keys: arrows draw, Shift and arrows move the pen, Delete clears.</span></div>'''
 
 # %% ../nbs/14_app.ipynb #1a81aff5
 pad_js = '''
@@ -175,46 +194,51 @@ ink.lineWidth = 18; ink.lineCap = ink.lineJoin = 'round'; ink.fillStyle = '#fff'
 # %% ../nbs/14_app.ipynb #053189bf
 css = '''
 .gradio-container { width: 100%; max-width: 66rem !important; margin: auto }
-.pad { position: relative; container-type: inline-size; max-width: 26rem; margin-bottom: .75rem }
+:root { --color-accent: #c2410c } .dark { --color-accent: #fb923c }
+.pad { position: relative; container-type: inline-size; max-width: min(26rem, 55svh) }
 .pad canvas { width: 100%; display: block; touch-action: none; cursor: crosshair; background: #fff;
-    border: 1px solid var(--border-color-primary); border-radius: .5rem }
+    border: 1px solid #767676; border-radius: .5rem }
 .pad i { position: absolute; inset: 0 auto auto 0; width: 1rem; height: 1rem; border: 2px solid var(--color-accent);
     border-radius: 50%; pointer-events: none; visibility: hidden }
-.pad canvas:focus-visible { outline: 3px solid var(--color-accent) }
 .pad canvas:focus-visible + i { visibility: visible }
-.clear { padding: .4rem 1rem; border-radius: .5rem; background: var(--button-secondary-background-fill);
-    color: var(--button-secondary-text-color); cursor: pointer }
-.hard { display: grid; grid-template-columns: repeat(5, 1fr); gap: .5rem } .hard button { cursor: pointer }
+.below { display: flex; gap: 1rem; align-items: center; margin: .75rem 0; font-size: .875rem; line-height: 1.3 }
+.below button { padding: .6rem 1.2rem; border-radius: .5rem; background: var(--button-secondary-background-fill) }
+.hard { display: grid; grid-template-columns: repeat(5, 1fr); gap: .5rem }
 .hard img { width: 100%; image-rendering: pixelated; border-radius: .25rem }
-.hard button:focus-visible, .hard button:hover { outline: 3px solid var(--color-accent) }
+.pad canvas:focus-visible, .hard button:focus-visible, .hard button[aria-pressed=true],
+label:has(input:focus-visible) { outline: 3px solid var(--color-accent) }
 main [role=alert] { border-left: .25rem solid var(--color-accent); padding-left: 1rem }
+@media (max-width: 48rem) { .form:has(.choice) { order: 1 } }
 '''
 
 # %% ../nbs/14_app.ipynb #882c1e2c
 css += '''
-.models { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); gap: 2rem }
-.models h2 { font-size: 1rem; font-weight: 400 } .meant { margin-bottom: 1rem }
-.number { font-size: 6rem; font-weight: 700; line-height: 1.1; white-space: pre-wrap; overflow-wrap: anywhere }
-.number.long { font-size: 2.2rem; letter-spacing: .1em } .number.unsure { font-size: 3rem }
+.models { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(8.5rem, 100%), 1fr)); gap: 1.25rem }
+.models article { container-type: inline-size } .models h2 { font-size: 1rem; font-weight: 400 }
+.number { font-size: clamp(3rem, 40cqw, 6rem); font-weight: 700; line-height: 1.1; min-height: 6.6rem }
+.number.unsure { font-size: clamp(1.5rem, 20cqw, 3rem) }
+.number.long { font-size: clamp(1rem, 7cqw, 2.2rem); letter-spacing: .1em; white-space: pre; overflow-x: auto;
+    min-height: 0; margin-bottom: .75rem }
 .number small { display: block; font-size: 1rem; font-weight: 400; letter-spacing: 0; line-height: 1.5 }
-.card { display: grid; grid-template-columns: repeat(auto-fit, minmax(15.75rem, 1fr)); gap: 1rem; margin: .75rem 0 }
-.pictures { display: flex; gap: .75rem } .pictures figure { width: 7.5rem }
+.card { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(15.75rem, 100%), 1fr)); gap: 1rem }
+.pictures { display: flex; gap: .75rem } .pictures figure { flex: 0 1 7.5rem }
 .pictures img, .tiles img { width: 100%; image-rendering: pixelated; border-radius: .25rem }
-.pictures figcaption, .bars { font-size: .875rem; line-height: 1.3 }
+.pictures figcaption, .bars { font-size: .875rem; line-height: 1.3 } .meant { margin-bottom: 1rem }
 .bars { width: 100%; font-variant-numeric: tabular-nums } .bars caption { text-align: left }
 .bars td, .bars th { padding: .2rem 0 }
 .bars th { width: 1.2rem; text-align: left } .bars td:last-child { width: 3.6rem; text-align: right }
-.bars i { display: block; height: 1rem; min-width: 1px; background: var(--color-accent); border-radius: .2rem }
-.models svg { width: 100%; height: auto; border-radius: .5rem; margin: .75rem 0 }
+.bars i { display: block; height: 1rem; min-width: 1px; border-radius: .2rem; forced-color-adjust: none;
+    background: var(--color-accent, #c2410c) }
+.models svg { width: 100%; height: auto; border-radius: .5rem; margin-bottom: .75rem }
 .models rect { fill: none; stroke: #f60; stroke-width: 2; vector-effect: non-scaling-stroke }
 .models text { fill: #c40; font-weight: 700; stroke: #fff; stroke-width: .15em; paint-order: stroke }
-.tiles { display: flex; flex-wrap: wrap; gap: .75rem }
-.tiles summary { width: 4rem; cursor: pointer; list-style: none } .tiles details[open] { width: 100% }
+.tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin-top: .5rem }
+.tiles summary { width: 4.5rem; cursor: pointer; list-style: none } .tiles details[open] { width: 100%; order: -1 }
 '''
 
 # %% ../nbs/14_app.ipynb #cdf9753c
 about = '''# Which digit is it?
-Draw one with the mouse, a finger or the arrow keys, bring a photo, of a whole page too, or try some that are hard.'''
+Draw a digit, bring a photo of one or of a whole page, or try some that are hard. The answer follows as you draw.'''
 
 # %% ../nbs/14_app.ipynb #045dbacf
 def drawing(
@@ -227,7 +251,7 @@ def drawing(
 def uploaded(
     file:dict|None # What Gradio knows of a photo; whoever asks without a browser can write there what they like
 ) -> bytes|None: # None if there is no photo
-    "A photo that was sent to the page; `ValueError` for any other file of this machine"
+    "A photo that was sent; `ValueError` for any other file, or `OSError`"
     if not file: return
     path, folder = (Path(o).resolve() for o in (file['path'], gr.utils.get_upload_folder()))
     if path.is_relative_to(folder): return path.read_bytes()
@@ -238,50 +262,69 @@ def gallery_html(
     images:list # Of `uint8` 28 x 28
 ) -> str:
     "A button for each image"
-    buttons = [Button(Img(src=data_url(Image.fromarray(o)), alt=''), type='button', value=i, aria_label=f'digit {i + 1}')
-               for i, o in enumerate(images)]
+    pictures = [Img(src=data_url(Image.fromarray(o)), alt='') for o in images]
+    buttons = [Button(o, type='button', value=i, aria_label=f'digit {i + 1}') for i, o in enumerate(pictures)]
     return to_xml(Div(*buttons, cls='hard'), indent=False)
 
 # %% ../nbs/14_app.ipynb #adcf3d9d
 gallery_js = '''
 element.onclick = e => { const chosen = e.target.closest('button')
-                         if (chosen) { props.value = chosen.value; trigger('input') } }
+    if (!chosen) return
+    for (const o of element.querySelectorAll('button')) o.setAttribute('aria-pressed', o == chosen)
+    props.value = chosen.value; trigger('input') }
 '''
 
 # %% ../nbs/14_app.ipynb #98f6343c
-def sources() -> tuple: # The canvas, the photo, the gallery, and the digits in it
+def sources(
+    digits:list # From `hard_digits`
+) -> dict: # way -> (its tab, its component)
     "Three ways to a picture"
-    digits = hard_digits()
-    with gr.Tab('Draw'):
+    with gr.Tab('Draw') as drawn:
         pad = gr.HTML('', html_template=pad_html, js_on_load=pad_js, apply_default_css=False)
-    with gr.Tab('Photo'):
-        photo = gr.Image(label='A photo of digits', sources=['upload', 'webcam', 'clipboard'], buttons=[])
-    with gr.Tab('Hard digits'):
+    with gr.Tab('Photo') as photographed:
+        photo = gr.Image(label='A photo of digits', sources=['upload', 'webcam', 'clipboard'], buttons=[],
+                         show_label=False, placeholder='A photo of digits, at most 20 MB')
+    with gr.Tab('Hard digits') as tried:
         gallery = gr.HTML('', html_template=gallery_html([o for o, _ in digits]), js_on_load=gallery_js,
                           apply_default_css=False)
-    return pad, photo, gallery, digits
+    return dict(pad=(drawn, pad), photo=(photographed, photo), gallery=(tried, gallery))
 
 # %% ../nbs/14_app.ipynb #ac93d0cb
-def connect(
-    pad:gr.HTML, photo:gr.Image, gallery:gr.HTML, digits:list, # From `sources`
-    models:gr.CheckboxGroup, out:gr.HTML, # Which models, and where their answers go
-    readers:dict # name -> `Predictor`
-):
-    "Answer whenever something changes"
-    ways = dict(pad=lambda o: (drawing(o), None), photo=lambda o: (uploaded(o), None), gallery=lambda o: digits[int(o)])
-    last = gr.State(('pad', ''))
+def reading(
+    readers:dict, # name -> `Predictor`
+    digits:list # From `hard_digits`
+): # From a way to a picture, what came that way, and the names of models, to HTML
+    "One picture after the other: several threads of Python would only be in each other's way"
+    turn = CapacityLimiter(1)
+    read = dict(pad=drawing, photo=uploaded, gallery=lambda i: digits[int(i)][0] if i else None)
     def show(way, given, names):
-        try: picture, meant = ways[way](given)
-        except (ValueError, OSError) as e: raise gr.Error(str(e), print_exception=False) from None
-        return answers(picture, {k: o for k, o in readers.items() if k in names}, meant), (way, given)
-    def again(last, names): return show(*last, names)[0]
-    given = dict(outputs=[out, last], show_progress='hidden', trigger_mode='always_last', queue=False, preprocess=False)
-    pad.input(partial(show, 'pad'), [pad, models], api_name='answer', **given)
-    photo.change(partial(show, 'photo'), [photo, models], api_visibility='private', **given)
-    gallery.input(partial(show, 'gallery'), [gallery, models], api_visibility='private', **given)
-    models.change(again, [last, models], api_visibility='private', **given | dict(outputs=out))
+        try:
+            meant = digits[int(given)][1] if way == 'gallery' and given else None
+            return answers(read[way](given), {k: o for k, o in readers.items() if k in names}, meant)
+        except (ValueError, OSError, LookupError, TypeError) as e:
+            raise gr.Error(str(e), print_exception=False) from None
+    async def wait_and_show(*args): return await to_thread.run_sync(show, *args, limiter=turn)
+    return wait_and_show
 
 # %% ../nbs/14_app.ipynb #065d8f24
+def connect(
+    parts:dict, # From `sources`
+    models:gr.CheckboxGroup, out:gr.HTML, # Which models, and where their answers go
+    show # From `reading`
+):
+    "Answer whenever something changes"
+    way, events = gr.State('pad'), dict(queue=False, preprocess=False)
+    answer = dict(outputs=out, trigger_mode='always_last', **events)
+    for name, (tab, part) in parts.items():
+        tab.select(lambda name=name: name, None, way, api_visibility='private', **events)
+        changed, progress = (part.change, 'minimal') if name == 'photo' else (part.input, 'hidden')
+        gr.on([tab.select, changed], partial(show, name), [part, models], show_progress=progress,
+              api_name='answer' if name == 'pad' else name, **answer)
+    async def again(way, names, *given): return await show(way, given[[*parts].index(way)], names)
+    models.change(again, [way, models, *[part for _, part in parts.values()]], show_progress='hidden',
+                  api_visibility='private', **answer)
+
+# %% ../nbs/14_app.ipynb #98ab5cc0
 def build_page(
     readers:dict, # name -> `Predictor`, all that can be chosen
     chosen:list # Names of those that answer at first
@@ -290,28 +333,28 @@ def build_page(
     with gr.Blocks(title='Which digit is it?', analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(about)
         with gr.Row():
-            with gr.Column(scale=2, min_width=300): parts = sources()
+            with gr.Column(scale=2, min_width=300): parts = sources(digits := hard_digits())
             with gr.Column(scale=3, min_width=300):
-                models = gr.CheckboxGroup([*readers], value=chosen, label='Models')
+                models = gr.CheckboxGroup([*readers], value=chosen, label='Who reads it', elem_classes='choice')
                 out = gr.HTML(to_xml(hint), apply_default_css=False)
-        connect(*parts, models, out, readers)
+        connect(parts, models, out, reading(readers, digits))
     return page
 
 # %% ../nbs/14_app.ipynb #97691416
-largest = 20_000_000  # bytes of a photo
+largest = 20*2**20  # bytes of a photo
 
 # %% ../nbs/14_app.ipynb #799d59e3
 class Bounded:
-    "Requests of a reasonable size"
+    "Requests of a reasonable size: a photo where photos are sent, elsewhere a megabyte"
     def __init__(self, app): self.app = app
 
     async def __call__(self, scope, receive, send):
-        size = 0
+        size, most = 0, 1.5*largest if scope.get('path', '').endswith('/upload') else 2**20
         async def bounded():
             nonlocal size
             message = await receive()
             size += len(message.get('body', b''))
-            if size > 1.5*largest: raise HTTPException(413, 'too large')
+            if size > most: raise HTTPException(413, 'too large')
             return message
         await self.app(scope, bounded, send)
 
@@ -331,25 +374,32 @@ def build_app(
     app.add_middleware(Bounded)
     page = build_page(readers, [*names.values()])
     page.has_launched = True  # or Gradio takes any path of this machine for an upload: it looks only if it was launched
+    page.state_session_capacity = 100  # it keeps what each of them sent last
     return gr.mount_gradio_app(app, page, '', theme=gr.themes.Default(**fonts), css=css,
                                max_file_size=largest, footer_links=[], run_history=False, ssr_mode=False,
                                enable_monitoring=False, show_error=True)
 
 # %% ../nbs/14_app.ipynb #ff93de17
+@delegates(build_app)
 def serve(
-    app:FastAPI, # From `build_app`
+    models:list=('best',), # As `build_app` takes them
     host:str='127.0.0.1', # Who may come: 127.0.0.1, only this machine; 0.0.0.0, all that can reach it
     port:int=7860, # 0: any that is free
-    browser:bool=True # Open one?
+    browser:bool=True, # Open one?
+    **kwargs
 ):
-    "Serve until Ctrl-C; `ValueError` if the address cannot be had"
-    try: listening = socket.create_server((host, port))
-    except (OSError, OverflowError) as e:
-        raise ValueError(f'the page cannot be at {host}, port {port}: {e}; choose another with --port') from None
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each answer waits 40 ms for a receipt
-    url = f"http://{'localhost' if host == '0.0.0.0' else host}:{listening.getsockname()[1]}"
-    print(f'The page is at {url}  (Ctrl-C ends it)', flush=True)
-    if browser: webbrowser.open(url)  # it waits until the server answers
-    config = uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1)
-    try: uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt: pass
+    "Serve until Ctrl-C, and forget all photos; `ValueError` if the address cannot be had"
+    with TemporaryDirectory(prefix='mnist_app_') as uploads:
+        os.environ.setdefault('GRADIO_TEMP_DIR', uploads)
+        app = build_app(models, **kwargs)
+        try: listening = socket.create_server((host, port))
+        except (OSError, OverflowError) as e:
+            raise ValueError(f'the page cannot be at {host}, port {port}: {e}; choose with --host and --port') from None
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each answer waits 40 ms for a receipt
+        url = f"http://{'localhost' if host == '0.0.0.0' else host}:{listening.getsockname()[1]}"
+        print(f'The page is at {url}  (Ctrl-C ends it)', flush=True)
+        if browser: Thread(target=webbrowser.open, args=[url], daemon=True).start()  # some come back only when closed
+        # An open tab holds a connection that uvicorn would report as an error when it ends
+        config = uvicorn.Config(app, log_level='critical', timeout_graceful_shutdown=1)
+        try: uvicorn.Server(config).run(sockets=[listening])
+        except KeyboardInterrupt: pass

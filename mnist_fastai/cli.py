@@ -340,16 +340,16 @@ def mnist_app(
     models:Annotated[str, 'best, strong, tiny, the folder of a run, a file of a bundle; several stand side by side; '
                      'none: best', dict(nargs='*')],
     host:str='127.0.0.1', # Who can see the page: 127.0.0.1, this machine; 0.0.0.0, all that can reach it
-    port:int=7860, # Of the page; 0: any that is free
-    reject_below:float=.9, # As for mnist-predict
+    port:int=7860, # Port of the page; 0: any that is free
+    reject_below:float=.9, # Say "not sure" if the probability is less (0 to 1), or if it looks like no digit
     no_browser:bool=False, # Serve the page, open no browser
-    trust:bool=False # As for mnist-predict
+    trust:bool=False # Run the code in a .pkl
 ):
     "Open a page to draw a digit on"
-    try: from mnist_fastai.app import build_app, serve
+    try: from mnist_fastai.app import serve
     except ModuleNotFoundError as e: raise ValueError(f"{e}: pip install 'mnist_fastai[app]'") from None
     models = [models] if isinstance(models, str) else models or ['best']
-    serve(build_app(models, reject_below, trust), host, port, not no_browser)
+    serve(models, host, port, not no_browser, reject_below=reject_below, trust=trust)
 
 # %% ../nbs/15_cli.ipynb #52a604d9
 @command

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 root = Path(__file__).parents[1]
 
@@ -13,12 +14,16 @@ offline = dict.fromkeys(('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY
 
 
 @contextmanager
-def serving(*args, exe=Path(sys.executable).parent/'mnist-app', **env):
-    "The address of a page, and the process that serves it, without a way to the internet"
-    with subprocess.Popen([exe, *map(str, args), '--port', '0', '--no-browser'], stdout=subprocess.PIPE, text=True,
-                          env={**os.environ, **offline, **env}) as server:
-        yield re.search(r'http://\S+', server.stdout.readline())[0], server
-        server.terminate()
+def serving(*args, exe=Path(sys.executable).parent/'mnist-app', preexec_fn=None, **env):
+    "The address of a page and the process that serves it, with its stderr in `log`, without a way to the internet"
+    with TemporaryFile('w+') as log, subprocess.Popen(
+            [exe, *map(str, args), '--port', '0', '--no-browser'], stdout=subprocess.PIPE, stderr=log, text=True,
+            preexec_fn=preexec_fn, env={**os.environ, **offline, **env}) as server:
+        try:
+            line, server.log = server.stdout.readline(), log
+            assert 'The page is at' in line, f'it did not start: {line}'
+            yield re.search(r'http://\S+', line)[0], server
+        finally: server.terminate()
 
 
 def docker_steps():

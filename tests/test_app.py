@@ -4,6 +4,8 @@ import csv
 import io
 import re
 import shutil
+import signal
+import socket
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ import httpx
 import numpy as np
 import pages
 import pytest
-from conftest import only_full
+from conftest import listen_to_ctrl_c, only_full
 from PIL import Image
 from serving import docker_steps, install_space, root, serving
 
@@ -44,8 +46,11 @@ def asked(client, *data, fn='answer'):
     return client.post(f'/gradio_api/run/{fn}', json=dict(data=data)).raise_for_status().json()['data'][0]
 
 
-def private(client, way):
-    "The number of a function that has no name outside"
+def number_in(found): return re.search(r'class="number[^>]*>([^<]*)', found)[1]
+
+
+def number_of(client, way):
+    "Gradio's number of a function"
     functions = {o['api_name']: o['id'] for o in client.get('/config').json()['dependencies']}
     return functions[way]
 
@@ -60,10 +65,15 @@ def tab(url, browser):
         tab, wrong = context.new_page(), []
         tab.on('request', lambda o: wrong.append(o.url) if not o.url.startswith((url, 'data:', 'blob:')) else None)
         tab.on('pageerror', lambda o: wrong.append(str(o)))
-        tab.goto(url)
-        tab.locator('canvas').wait_for()
+        opened(tab, url)
         yield tab
         assert not wrong
+
+
+def opened(tab, url):
+    "The page, when its canvas is ready"
+    tab.goto(url)
+    tab.locator('.pad i[style]').wait_for(state='attached')
 
 
 def path_of(tab, stroke):
@@ -101,7 +111,6 @@ def photo_of(digits, kind='plain'):
 
 @pytest.mark.parametrize('digit', [2, 3, 4, 7])
 def test_a_digit_is_read_while_it_is_drawn(tab, digit):
-    assert 'Draw a digit' in tab.locator('main').inner_text()
     draw(tab, digit, up=digit == 4)  # a 4 has two strokes; of the others the button is still held down
     expect_number(tab, str(digit))
     rows = [o.split() for o in tab.locator('.bars tr').all_inner_texts()]
@@ -110,7 +119,7 @@ def test_a_digit_is_read_while_it_is_drawn(tab, digit):
     assert sizes == [[28, 28], [28, 28]], 'what the network sees, and the class activation map'
     tab.mouse.up()
     tab.get_by_role('button', name='Clear').click()
-    tab.get_by_text('Draw a digit, and').wait_for()
+    tab.get_by_text('The answer appears here.').wait_for()
 
 
 def test_the_keyboard_is_enough(tab):
@@ -120,7 +129,7 @@ def test_the_keyboard_is_enough(tab):
     for _ in range(14): tab.keyboard.press('ArrowDown')
     expect_number(tab, '1')
     tab.keyboard.press('Delete')
-    tab.get_by_text('Draw a digit, and').wait_for()
+    tab.get_by_text('The answer appears here.').wait_for()
     for key in ['Shift+ArrowLeft']*5 + ['ArrowRight']*10 + ['ArrowDown']*16: tab.keyboard.press(key)
     expect_number(tab, '7')
     focus = [tab.evaluate('document.activeElement.innerText || document.activeElement.labels?.[0]?.innerText')
@@ -141,7 +150,7 @@ def test_models_stand_side_by_side(tab):
     draw(tab, 3)
     expect_number(tab, '3')
     tab.get_by_label('tiny').check()
-    tab.locator('h2', has_text='tiny').wait_for()
+    tab.get_by_text('Read by tiny').wait_for()
     left, right = [o.bounding_box() for o in tab.locator('.models article').all()]
     assert left['y'] == right['y'] and left['x'] + left['width'] < right['x']
     tab.get_by_label('best').uncheck()
@@ -156,6 +165,20 @@ def test_hard_digits_can_be_tried(tab):
         tab.locator('.hard button').nth(i).click()
         tab.get_by_text(f'The label says {hard_digits()[i][1]}.').wait_for()
         assert tab.locator('.bars tr').count() == 10
+
+
+def test_the_answer_belongs_to_what_is_seen(tab):
+    draw(tab, 3)
+    expect_number(tab, '3')
+    tab.get_by_role('tab', name='Hard digits').click()
+    tab.get_by_text('The answer appears here.').wait_for()
+    tab.locator('.hard button').first.click()
+    tab.get_by_text('The label says').wait_for()
+    tab.get_by_role('tab', name='Draw').click()
+    expect_number(tab, '3')
+    assert not tab.get_by_text('The label says').count()
+    tab.get_by_role('tab', name='Hard digits').click()
+    tab.get_by_text('The label says').wait_for()
 
 
 def test_a_photo_shows_boxes_and_the_number(tab):
@@ -188,7 +211,7 @@ def test_what_is_no_photo_is_refused_with_a_message(tab):
     choose_file(tab, 'bad.png', b'hello')
     tab.get_by_role('alert').get_by_text('This is no picture: expected PNG').wait_for()
     tab.get_by_role('button', name='Remove Image').click()
-    choose_file(tab, 'large.png', b'x'*20_000_001)
+    choose_file(tab, 'large.png', b'x'*(20*2**20 + 1))
     tab.get_by_text('exceed the maximum allowed size').first.wait_for()
     choose_file(tab, 'page.txt', b'hello', 'text/plain')
     tab.get_by_text('Invalid file type').first.wait_for()
@@ -200,8 +223,7 @@ def test_what_is_no_photo_is_refused_with_a_message(tab):
 def test_a_telephone_can_use_it(url, browser):
     with browser.new_context(viewport=dict(width=360, height=740), has_touch=True, is_mobile=True) as context:
         tab = context.new_page()
-        tab.goto(url)
-        tab.locator('canvas').wait_for()
+        opened(tab, url)
         touch = context.new_cdp_session(tab)
         def finger(kind, *at):
             touch.send('Input.dispatchTouchEvent', dict(type=kind, touchPoints=[dict(x=x, y=y) for x, y in at]))
@@ -220,7 +242,7 @@ def test_a_telephone_can_use_it(url, browser):
 
 def test_the_page_says_what_it_is(tab):
     assert tab.title() == 'Which digit is it?' and tab.locator('h1').all_inner_texts() == [tab.title()]
-    assert 'arrow keys' in tab.locator('canvas').get_attribute('aria-label')
+    assert 'arrows draw' in tab.locator(f"#{tab.locator('canvas').get_attribute('aria-describedby')}").inner_text()
     draw(tab, 3)
     expect_number(tab, '3')
     small = tab.evaluate('''() => [...document.querySelectorAll('main *')]
@@ -235,13 +257,13 @@ def test_the_page_says_what_it_is(tab):
 def test_many_at_once_get_their_own_answers(client):
     rng = np.random.default_rng(0)
     drawings = [as_url(255 - pages.drawn(rng, i)) for i in range(10)]
-    def digit(i): return re.search(r'class="number">(.)', asked(client, drawings[i % 10], ['tiny']))[1]
+    def digit(i): return number_in(asked(client, drawings[i % 10], ['tiny']))
     with ThreadPoolExecutor(8) as many: assert [*many.map(digit, range(40))] == [str(i % 10) for i in range(40)]
 
 
 def test_no_file_of_the_machine_can_be_had(client, url):
     picture, meta = root/'results'/'predictions.png', dict(_type='gradio.FileData')
-    photo = private(client, 'partial')
+    photo = number_of(client, 'photo')
     for given in (dict(path=str(picture)), dict(path=str(picture), meta=meta), dict(path='/etc/passwd', meta=meta),
                   dict(path=url, url=url, meta=meta)):
         data = dict(fn_index=photo, data=[given, ['best']], session_hash='me')
@@ -257,8 +279,20 @@ def test_no_file_of_the_machine_can_be_had(client, url):
 
 def test_what_is_too_large_is_refused(client):
     large = b'x'*40_000_000
-    assert client.post('/gradio_api/run/answer', content=b'{"data": ["' + large + b'", ["best"]]}').status_code == 413
+    for size in (2_000_000, len(large)):
+        content = b'{"data": ["' + large[:size] + b'", ["best"]]}'
+        assert client.post('/gradio_api/run/answer', content=content).status_code == 413
     assert client.post('/gradio_api/upload', files=dict(files=('x.png', large))).status_code == 413
+
+
+def test_transparent_pictures_are_shown_as_they_are_read(client):
+    rng = np.random.default_rng(5)
+    alpha = (255*pages.written(rng, [pages.others(rng, 3)[0]])[0]).astype(np.uint8)
+    for ink in (0, 255):
+        picture = np.dstack([np.full((*alpha.shape, 3), ink, np.uint8), alpha])
+        jpeg = re.search('base64,([^"]*)', re.search('<image.*?>', asked(client, as_url(picture), ['best']))[0])[1]
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg))))
+        assert abs(shown.mean() - (255 - ink)) < 80 and np.ptp(shown) > 200, 'ink on paper'
 
 
 @pytest.mark.parametrize('data', [
@@ -267,7 +301,7 @@ def test_nonsense_does_not_stop_it(client, data):
     client.post('/gradio_api/run/answer', json=dict(data=data))
     client.post('/gradio_api/run/answer', content=b'\xff{').close()
     with client_of(client.base_url) as other:
-        assert 'number">7' in asked(other, as_url(pages.drawn(np.random.default_rng(7), 7)), ['best'])
+        assert number_in(asked(other, as_url(pages.drawn(np.random.default_rng(7), 7)), ['best'])) == '7'
 
 
 def test_a_run_can_be_chosen_and_a_pickle_only_with_trust(trained, tmp_path):
@@ -276,9 +310,9 @@ def test_a_run_can_be_chosen_and_a_pickle_only_with_trust(trained, tmp_path):
     drawing = as_url(pages.drawn(np.random.default_rng(7), 7))
     with serving(run, 'tiny') as (url, _), client_of(url) as client:
         found = asked(client, drawing, ['mine', 'tiny', 'best'])
-    assert re.findall('<h2>(.*?)</h2>', found) == ['mine', 'tiny', 'best']
+    assert re.findall('<h2>Read by (.*?)</h2>', found) == ['mine', 'tiny', 'best']
     with serving(run/'learner.pkl', '--trust') as (url, _), client_of(url) as client:
-        assert re.search('<h2>learner.pkl</h2><p class="number.*">', asked(client, drawing, ['learner.pkl']))
+        assert number_in(asked(client, drawing, ['learner.pkl']))
 
 
 @pytest.mark.parametrize('args, says', [
@@ -289,7 +323,23 @@ def test_what_cannot_be_served_is_said_in_a_line(sh, trained, args, says):
     assert done.returncode == 1 and says in done.stderr and done.stderr.count('\n') == 1, done.stderr
 
 
-def test_only_this_machine_can_see_it(url): assert url.startswith('http://127.0.0.1:')
+def test_only_this_machine_can_see_it(url):
+    address, port = url.removeprefix('http://').split(':')
+    assert address == '127.0.0.1'
+    with pytest.raises(ConnectionRefusedError): socket.create_connection(('127.0.0.2', int(port)))  # this machine too
+
+
+def test_it_ends_quietly_and_forgets_photos(tmp_path):
+    "Ctrl-C, while a tab is open"
+    with serving('tiny', preexec_fn=listen_to_ctrl_c, TMPDIR=tmp_path) as (url, server), client_of(url) as client:
+        client.post('/gradio_api/upload', files=dict(files=('x.png', b'hello'))).raise_for_status()
+        assert [*tmp_path.rglob('x.png')]
+        with client.stream('GET', '/gradio_api/heartbeat/me') as tab:
+            next(tab.iter_bytes())
+            server.send_signal(signal.SIGINT)
+            assert server.wait(20) == 0
+        server.log.seek(0)
+        assert server.log.read() == '' and not [*tmp_path.rglob('x.png')]
 
 
 def test_neither_torch_nor_fastai_is_loaded(sh):
@@ -331,7 +381,7 @@ def test_the_container_has_what_the_page_imports():
     source = ''.join((root/'mnist_fastai'/f'{o}.py').read_text() for o in ('app', 'inference', 'images'))
     imported = {*re.findall(r'^\s*(?:from|import) (\w+)', source, re.M)}
     imported -= {*sys.stdlib_module_names, 'mnist_fastai', 'torch', 'matplotlib'}
-    known = dict(PIL='pillow', uvicorn='gradio', fastapi='gradio')
+    known = dict(PIL='pillow', uvicorn='gradio', fastapi='gradio', anyio='gradio')
     assert {known.get(o, o) for o in imported} <= names and not names & {'torch', 'fastai', 'scikit-learn'}
 
 
@@ -341,4 +391,4 @@ def test_the_container_serves_the_page(tmp_path):
     venv = install_space(tmp_path)
     assert not [*venv.glob('lib/*/site-packages/torch')]
     with serving(exe=venv/'bin'/'mnist-app') as (url, _), client_of(url) as client:
-        assert 'number">7' in asked(client, as_url(pages.drawn(np.random.default_rng(7), 7)), ['best'])
+        assert number_in(asked(client, as_url(pages.drawn(np.random.default_rng(7), 7)), ['best'])) == '7'
