@@ -287,7 +287,7 @@ def sources(
     with gr.Tab('Hard digits') as tried:
         gallery = gr.HTML('', html_template=gallery_html([o for o, _ in digits]), js_on_load=gallery_js,
                           apply_default_css=False)
-    return dict(pad=(drawn, pad), photo=(photographed, photo), gallery=(tried, gallery))
+    return dict(draw=(drawn, pad), photo=(photographed, photo), gallery=(tried, gallery))
 
 # %% ../nbs/14_app.ipynb #ac93d0cb
 def reading(
@@ -296,7 +296,7 @@ def reading(
 ): # From a way to a picture, what came that way, and the names of models, to HTML
     "One picture after the other: several threads of Python would only be in each other's way"
     turn = CapacityLimiter(1)
-    read = dict(pad=drawing, photo=uploaded, gallery=lambda i: digits[int(i)][0] if i else None)
+    read = dict(draw=drawing, photo=uploaded, gallery=lambda i: digits[int(i)][0] if i else None)
     def show(way, given, names):
         try:
             meant = digits[int(given)][1] if way == 'gallery' and given else None
@@ -308,18 +308,19 @@ def reading(
 
 # %% ../nbs/14_app.ipynb #065d8f24
 def connect(
-    parts:dict, # From `sources`
+    page:gr.Blocks, parts:dict, # The page, and what `sources` put on it
     models:gr.CheckboxGroup, out:gr.HTML, # Which models, and where their answers go
     show # From `reading`
 ):
     "Answer whenever something changes"
-    way, events = gr.State('pad'), dict(queue=False, preprocess=False)
+    way, events = gr.State('draw'), dict(queue=False, preprocess=False)
     answer = dict(outputs=out, trigger_mode='always_last', **events)
     for name, (tab, part) in parts.items():
         tab.select(lambda name=name: name, None, way, api_visibility='private', **events)
         changed, progress = (part.change, 'minimal') if name == 'photo' else (part.input, 'hidden')
-        gr.on([tab.select, changed], partial(show, name), [part, models], show_progress=progress,
-              api_name='answer' if name == 'pad' else name, **answer)
+        begins = [page.load] if name == 'draw' else []  # what was drawn before Gradio listened
+        gr.on([*begins, tab.select, changed], partial(show, name), [part, models], show_progress=progress,
+              api_name=name, **answer)
     async def again(way, names, *given): return await show(way, given[[*parts].index(way)], names)
     models.change(again, [way, models, *[part for _, part in parts.values()]], show_progress='hidden',
                   api_visibility='private', **answer)
@@ -336,8 +337,8 @@ def build_page(
             with gr.Column(scale=2, min_width=300): parts = sources(digits := hard_digits())
             with gr.Column(scale=3, min_width=300):
                 models = gr.CheckboxGroup([*readers], value=chosen, label='Who reads it', elem_classes='choice')
-                out = gr.HTML(to_xml(hint), apply_default_css=False)
-        connect(parts, models, out, reading(readers, digits))
+                out = gr.HTML('', apply_default_css=False)
+        connect(page, parts, models, out, reading(readers, digits))
     return page
 
 # %% ../nbs/14_app.ipynb #97691416
@@ -365,14 +366,14 @@ def build_app(
     trust:bool=False # Run the code in a `.pkl`?
 ) -> FastAPI: # For an ASGI server
     "The page with its models; `ValueError` or `OSError` if one cannot be loaded"
-    names = {o: str(o) if str(o) in packaged else Path(o).resolve().name for o in models}
-    if len({*names.values()}) < len(names): names = {o: str(o) for o in models}
-    all_models = names | {o: o for o in packaged if o not in names.values()}
-    readers = {name: Predictor(o, reject_below, trust, threads=1) for o, name in all_models.items()}
+    short = [Path(o).resolve().name for o in models]
+    names = [s if short.count(s) == 1 and s not in packaged else str(o) for o, s in zip(models, short)]
+    readers = {name: Predictor(o, reject_below, trust, threads=1)
+               for o, name in zip([*models, *packaged], [*names, *packaged])}
     fonts = dict(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Bounded)
-    page = build_page(readers, [*names.values()])
+    page = build_page(readers, names)
     page.has_launched = True  # or Gradio takes any path of this machine for an upload: it looks only if it was launched
     page.state_session_capacity = 100  # it keeps what each of them sent last
     return gr.mount_gradio_app(app, page, '', theme=gr.themes.Default(**fonts), css=css,

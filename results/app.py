@@ -39,7 +39,7 @@ def ask(client, drawings, models, at_once, n=500):
     "n answers, so many at a time: the median milliseconds of one, the slowest twentieth, answers a second"
     def one(i):
         start = time.perf_counter()
-        done = client.post('/gradio_api/run/answer', json=dict(data=[drawings[i % len(drawings)], models]))
+        done = client.post('/gradio_api/run/draw', json=dict(data=[drawings[i % len(drawings)], models]))
         assert done.status_code == 200 and 'class=\\"number' in done.text, done.text
         return 1000*(time.perf_counter() - start)
     start = time.perf_counter()
@@ -81,6 +81,7 @@ def pictures(url):
     with open_browser() as browser:
         tab = browser.new_page(viewport=dict(width=1100, height=860), device_scale_factor=1.5)
         tab.goto(url)
+        tab.get_by_text('The answer appears here.').wait_for()
         tab.get_by_label('tiny').check()
         draw(tab, 5)
         tab.locator('.number', has_text='5').last.wait_for()
