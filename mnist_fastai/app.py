@@ -7,7 +7,6 @@ __all__ = ['answers', 'build_page', 'build_app', 'serve']
 
 # %% ../nbs/14_app.ipynb #1d8f5611
 import base64, io, os, socket, webbrowser
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -131,8 +130,8 @@ hint = P('The answer appears here.')
 # %% ../nbs/14_app.ipynb #650651ce
 def answers(
     picture, # As `find_digits` takes it; None if there is none yet
-    readers:dict, # name -> `Predictor`, those to ask
-    meant:int=None # What the picture shows, if that is known
+    meant:int|None, # What the picture shows, if that is known
+    readers:dict # name -> `Predictor`, those to ask
 ) -> str: # HTML
     "What each model reads in a picture, side by side; what is wrong with it, if it cannot be read"
     if not readers: return to_xml(P('Choose a model.', role='alert'))
@@ -293,14 +292,14 @@ def sources(
 def reading(
     readers:dict, # name -> `Predictor`
     digits:list # From `hard_digits`
-): # From a way to a picture, what came that way, and the names of models, to HTML
+): # From the open tab, what came by each way, and the names of models, to HTML
     "One picture after the other: several threads of Python would only be in each other's way"
     turn = CapacityLimiter(1)
-    read = dict(draw=drawing, photo=uploaded, gallery=lambda i: digits[int(i)][0] if i else None)
-    def show(way, given, names):
+    def show(way, drawn, photo, i, names):
+        chosen = {k: o for k, o in readers.items() if k in names}
         try:
-            meant = digits[int(given)][1] if way == 'gallery' and given else None
-            return answers(read[way](given), {k: o for k, o in readers.items() if k in names}, meant)
+            if way == 'gallery': return answers(*(digits[int(i)] if i else (None, None)), chosen)
+            return answers(uploaded(photo) if way == 'photo' else drawing(drawn), None, chosen)
         except (ValueError, OSError, LookupError, TypeError) as e:
             raise gr.Error(str(e), print_exception=False) from None
     async def wait_and_show(*args): return await to_thread.run_sync(show, *args, limiter=turn)
@@ -312,18 +311,13 @@ def connect(
     models:gr.CheckboxGroup, out:gr.HTML, # Which models, and where their answers go
     show # From `reading`
 ):
-    "Answer whenever something changes"
-    way, events = gr.State('draw'), dict(queue=False, preprocess=False)
-    answer = dict(outputs=out, trigger_mode='always_last', **events)
-    for name, (tab, part) in parts.items():
-        tab.select(lambda name=name: name, None, way, api_visibility='private', **events)
-        changed, progress = (part.change, 'minimal') if name == 'photo' else (part.input, 'hidden')
-        begins = [page.load] if name == 'draw' else []  # what was drawn before Gradio listened
-        gr.on([*begins, tab.select, changed], partial(show, name), [part, models], show_progress=progress,
-              api_name=name, **answer)
-    async def again(way, names, *given): return await show(way, given[[*parts].index(way)], names)
-    models.change(again, [way, models, *[part for _, part in parts.values()]], show_progress='hidden',
-                  api_visibility='private', **answer)
+    "Whenever anything changes, answer to all there is: so the last answer belongs to what is seen"
+    way = gr.Textbox('draw', visible='hidden')
+    for name, (tab, _) in parts.items(): tab.select(None, None, way, js=f"() => '{name}'", api_visibility='private')
+    pad, photo, gallery = (part for _, part in parts.values())
+    gr.on([page.load, way.change, pad.input, photo.change, gallery.input, models.change], show,
+          [way, pad, photo, gallery, models], out, show_progress='minimal', show_progress_on=[photo],
+          trigger_mode='always_last', queue=False, preprocess=False, api_name='answer')
 
 # %% ../nbs/14_app.ipynb #98ab5cc0
 def build_page(

@@ -41,18 +41,16 @@ def as_url(array):
     return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()
 
 
-def asked(client, *data):
-    "What the page would show, asked without a browser"
-    return client.post('/gradio_api/run/draw', json=dict(data=data)).raise_for_status().json()['data'][0]
+def sent(client, drawing='', photo=None, models=('best',)):
+    "What the page would send"
+    data = ['photo' if photo else 'draw', drawing, photo, '', models]
+    return client.post('/gradio_api/run/answer', json=dict(data=data))
+
+
+def asked(*args, **kwargs): return sent(*args, **kwargs).raise_for_status().json()['data'][0]
 
 
 def number_in(found): return re.search(r'class="number[^>]*>([^<]*)', found)[1]
-
-
-def number_of(client, way):
-    "Gradio's number of a function"
-    functions = {o['api_name']: o['id'] for o in client.get('/config').json()['dependencies']}
-    return functions[way]
 
 
 # With a browser
@@ -257,31 +255,28 @@ def test_the_page_says_what_it_is(tab):
 def test_many_at_once_get_their_own_answers(client):
     rng = np.random.default_rng(0)
     drawings = [as_url(255 - pages.drawn(rng, i)) for i in range(10)]
-    def digit(i): return number_in(asked(client, drawings[i % 10], ['tiny']))
+    def digit(i): return number_in(asked(client, drawings[i % 10], models=['tiny']))
     with ThreadPoolExecutor(8) as many: assert [*many.map(digit, range(40))] == [str(i % 10) for i in range(40)]
 
 
 def test_no_file_of_the_machine_can_be_had(client, url):
     picture, meta = root/'results'/'predictions.png', dict(_type='gradio.FileData')
-    photo = number_of(client, 'photo')
     for given in (dict(path=str(picture)), dict(path=str(picture), meta=meta), dict(path='/etc/passwd', meta=meta),
                   dict(path=url, url=url, meta=meta)):
-        data = dict(fn_index=photo, data=[given, ['best']], session_hash='me')
-        done = client.post('/gradio_api/run/predict', json=data)
-        assert done.status_code == 500 and len(done.text) < 300 and 'error' in done.json()
+        for done in (sent(client, photo=given), sent(client, given)):
+            assert len(done.text) < 300 and (done.status_code == 500 or 'no picture' in done.text)
+        assert sent(client, photo=given).status_code == 500
     for path in (picture, '/etc/passwd', 'setup.cfg'):
         assert client.get(f'/gradio_api/file={path}').status_code == 403
-    assert 'no picture' in asked(client, f'data:image/png;base64,{picture}xxx', ['best'])
-    sent, = client.post('/gradio_api/upload', files=dict(files=('../../x.png', picture.read_bytes()))).json()
-    data = dict(fn_index=photo, data=[dict(path=sent, meta=meta), ['best']], session_hash='me')
-    assert 'svg' in client.post('/gradio_api/run/predict', json=data).json()['data'][0], 'what was sent is read'
+    path, = client.post('/gradio_api/upload', files=dict(files=('../../x.png', picture.read_bytes()))).json()
+    assert 'svg' in asked(client, photo=dict(path=path, meta=meta)), 'what was sent is read'
 
 
 def test_what_is_too_large_is_refused(client):
     large = b'x'*40_000_000
     for size in (2_000_000, len(large)):
         content = b'{"data": ["' + large[:size] + b'", ["best"]]}'
-        assert client.post('/gradio_api/run/draw', content=content).status_code == 413
+        assert client.post('/gradio_api/run/answer', content=content).status_code == 413
     assert client.post('/gradio_api/upload', files=dict(files=('x.png', large))).status_code == 413
 
 
@@ -290,18 +285,19 @@ def test_transparent_pictures_are_shown_as_they_are_read(client):
     alpha = (255*pages.written(rng, [pages.others(rng, 3)[0]])[0]).astype(np.uint8)
     for ink in (0, 255):
         picture = np.dstack([np.full((*alpha.shape, 3), ink, np.uint8), alpha])
-        jpeg = re.search('base64,([^"]*)', re.search('<image.*?>', asked(client, as_url(picture), ['best']))[0])[1]
+        jpeg = re.search('base64,([^"]*)', re.search('<image.*?>', asked(client, as_url(picture)))[0])[1]
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg))))
         assert abs(shown.mean() - (255 - ink)) < 80 and np.ptp(shown) > 200, 'ink on paper'
 
 
 @pytest.mark.parametrize('data', [
-    [], [None, None], [[1], ['best']], ['x', 3], [{'path': 1}, ['best']], ['data:,', ['no']]])
+    [], [None]*5, ['draw', [1], None, '', ['best']], ['draw', 'x', None, '', 3], ['draw', {'path': 1}, 2, 3, ['best']],
+    ['draw', 'data:,', None, '', ['no']], ['gallery', '', None, '99', ['best']], [[], '', None, {}, ['best']]])
 def test_nonsense_does_not_stop_it(client, data):
-    client.post('/gradio_api/run/draw', json=dict(data=data))
-    client.post('/gradio_api/run/draw', content=b'\xff{').close()
+    client.post('/gradio_api/run/answer', json=dict(data=data))
+    client.post('/gradio_api/run/answer', content=b'\xff{').close()
     with client_of(client.base_url) as other:
-        assert number_in(asked(other, as_url(pages.drawn(np.random.default_rng(7), 7)), ['best'])) == '7'
+        assert number_in(asked(other, as_url(pages.drawn(np.random.default_rng(7), 7)))) == '7'
 
 
 def test_a_run_can_be_chosen_and_a_pickle_only_with_trust(trained, tmp_path):
@@ -309,10 +305,10 @@ def test_a_run_can_be_chosen_and_a_pickle_only_with_trust(trained, tmp_path):
     shutil.copytree(trained[0], run)
     drawing = as_url(pages.drawn(np.random.default_rng(7), 7))
     with serving(run, 'tiny') as (url, _), client_of(url) as client:
-        found = asked(client, drawing, ['mine', 'tiny', 'best'])
+        found = asked(client, drawing, models=['mine', 'tiny', 'best'])
     assert re.findall('<h2>Read by (.*?)</h2>', found) == ['mine', 'tiny', 'best']
     with serving(run/'learner.pkl', '--trust') as (url, _), client_of(url) as client:
-        assert number_in(asked(client, drawing, ['learner.pkl']))
+        assert number_in(asked(client, drawing, models=['learner.pkl']))
 
 
 @pytest.mark.parametrize('args, says', [
@@ -391,4 +387,4 @@ def test_the_container_serves_the_page(tmp_path):
     venv = install_space(tmp_path)
     assert not [*venv.glob('lib/*/site-packages/torch')]
     with serving(exe=venv/'bin'/'mnist-app') as (url, _), client_of(url) as client:
-        assert number_in(asked(client, as_url(pages.drawn(np.random.default_rng(7), 7)), ['best'])) == '7'
+        assert number_in(asked(client, as_url(pages.drawn(np.random.default_rng(7), 7)))) == '7'
