@@ -1,5 +1,4 @@
 """The page, installed as its container installs it: size, speed, memory, and pictures of it. `python results/app.py`"""
-import base64
 import io
 import subprocess
 import sys
@@ -14,19 +13,19 @@ import numpy as np
 from PIL import Image
 from scipy.interpolate import make_interp_spline
 
+from mnist_fastai.app import data_url
 from mnist_fastai.runs import environment, write_json
 
 here = Path(__file__).parent
 sys.path.insert(0, str(here.parent/'tests'))
 import pages  # noqa: E402
-from browser import open_browser  # noqa: E402
+from browser import draw_stroke, open_browser  # noqa: E402
 from serving import install_space, serving  # noqa: E402
 
 
 def drawing(rng, digit):
     "A drawing as the canvas sends it"
-    Image.fromarray(255 - pages.drawn(rng, digit, 224)).save(file := io.BytesIO(), 'png')
-    return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()
+    return data_url(Image.fromarray(255 - pages.drawn(rng, digit, 224)))
 
 
 def memory(server):
@@ -63,15 +62,9 @@ def measure(url, server):
 
 def draw(tab, digit):
     "With the mouse, round where a hand is round"
-    box = tab.locator('canvas').bounding_box()
     for stroke in pages.strokes[digit]:
         curve = make_interp_spline(np.arange(len(stroke)), stroke, k=min(3, len(stroke) - 1))
-        points = [(box['x'] + box['width']*(.28 + .44*x), box['y'] + box['height']*(.15 + .7*y))
-                  for x, y in curve(np.linspace(0, len(stroke) - 1, 60))]
-        tab.mouse.move(*points[0])
-        tab.mouse.down()
-        for o in points: tab.mouse.move(*o)
-        tab.mouse.up()
+        draw_stroke(tab, curve(np.linspace(0, len(stroke) - 1, 60)))
 
 
 def pictures(url):

@@ -14,3 +14,18 @@ def open_browser():
     if not (exe := next(filter(None, map(shutil.which, names)), None)):
         raise FileNotFoundError(f'there is no browser: expected one of {", ".join(names)}')
     with sync_playwright() as p: yield p.chromium.launch(executable_path=exe, args=flags)
+
+
+def path_of(tab, stroke):
+    "A stroke of `pages.strokes` on the canvas of `mnist-app`, in pixels of the window"
+    box = tab.locator('canvas').bounding_box()
+    return [(box['x'] + box['width']*(.28 + .44*x), box['y'] + box['height']*(.15 + .7*y)) for x, y in stroke]
+
+
+def draw_stroke(tab, stroke, steps=1, up=True):
+    "With the mouse, so many moves from point to point"
+    first, *rest = path_of(tab, stroke)
+    tab.mouse.move(*first)
+    tab.mouse.down()
+    for o in rest: tab.mouse.move(*o, steps=steps)
+    if up: tab.mouse.up()

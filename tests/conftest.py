@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from serving import offline  # noqa: F401
 
 users_data = Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data'
 home = tempfile.TemporaryDirectory(prefix='mnist_fastai_tests_')

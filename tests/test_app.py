@@ -14,11 +14,12 @@ import httpx
 import numpy as np
 import pages
 import pytest
+from browser import draw_stroke, path_of
 from conftest import listen_to_ctrl_c, only_full
 from PIL import Image
 from serving import docker_steps, install_space, root, serving
 
-from mnist_fastai.app import hard, hard_digits
+from mnist_fastai.app import data_url, hard, hard_digits
 from mnist_fastai.inference import Predictor
 
 
@@ -35,10 +36,7 @@ def client(url):
     with client_of(url) as client: yield client
 
 
-def as_url(array):
-    "A picture as the canvas sends it"
-    Image.fromarray(array).save(file := io.BytesIO(), 'png')
-    return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()
+def as_url(array): return data_url(Image.fromarray(array))  # as the canvas sends it
 
 
 def sent(client, drawing='', photo=None, models=('best',)):
@@ -74,25 +72,14 @@ def opened(tab, url):
     tab.get_by_text('The answer appears here.').wait_for()
 
 
-def path_of(tab, stroke):
-    "A stroke of `pages.strokes` in pixels of the window"
-    box = tab.locator('canvas').bounding_box()
-    return [(box['x'] + box['width']*(.28 + .44*x), box['y'] + box['height']*(.15 + .7*y)) for x, y in stroke]
-
-
 def draw(tab, digit, up=True):
     "Draw with the mouse"
-    for stroke in pages.strokes[digit]:
-        first, *rest = path_of(tab, stroke)
-        tab.mouse.move(*first)
-        tab.mouse.down()
-        for o in rest: tab.mouse.move(*o, steps=4)
-        if up: tab.mouse.up()
+    for stroke in pages.strokes[digit]: draw_stroke(tab, stroke, 4, up)
 
 
-def expect_number(tab, text, **kwargs):
+def expect_number(tab, text):
     from playwright.sync_api import expect
-    expect(tab.locator('.number').first).to_have_text(text, timeout=10_000, **kwargs)
+    expect(tab.locator('.number').first).to_have_text(text, timeout=10_000)
 
 
 def choose_file(tab, name, content, kind='image/png'):
@@ -136,11 +123,7 @@ def test_the_keyboard_is_enough(tab):
 
 
 def test_a_letter_is_not_sure(tab):
-    w = [(0, 0), (.25, 1), (.5, .3), (.75, 1), (1, 0)]
-    tab.mouse.move(*path_of(tab, w)[0])
-    tab.mouse.down()
-    for o in path_of(tab, w): tab.mouse.move(*o, steps=4)
-    tab.mouse.up()
+    draw_stroke(tab, [(0, 0), (.25, 1), (.5, .3), (.75, 1), (1, 0)], 4)  # a W
     tab.locator('.unsure', has_text='not sure').wait_for()
 
 

@@ -5,7 +5,8 @@ import re
 import shutil
 
 import pytest
-from conftest import offline, run_command
+from conftest import run_command
+from serving import offline
 from PIL import Image
 
 from mnist_fastai import cli

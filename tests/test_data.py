@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import offline
+from serving import offline
 from fastai.data.core import DataLoaders
 from fastai.data.external import fastai_path
 from fastai.torch_core import TensorCategory

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import offline
+from serving import offline
 
 root = Path(__file__).parent.parent
 bin = Path(sys.executable).parent

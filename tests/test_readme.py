@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import offline
+from serving import offline
 
 from mnist_fastai.bench import augment_table, bench_table, inference_table, overhead_table, race_table, scale_table
 from mnist_fastai.compare import leaderboard_table, percent, summarize
