@@ -71,6 +71,7 @@ def image_files(
 # %% ../nbs/00_data.ipynb #10a7d7c0
 digits = [str(i) for i in range(10)]
 split_names = 'training', 'testing'
+dark_ink = "images are dark on light: turned into MNIST's form, light on 0"
 
 # %% ../nbs/00_data.ipynb #32d8e400
 def check_folder(
@@ -155,12 +156,13 @@ def write_pngs(
     folder:Path, # One split's folder
     images:np.ndarray, # `uint8`, n x 28 x 28, 0 is background and 255 is ink
     labels:np.ndarray, # `int`, n, 0 to 9
-    prefix:str='' # What the names begin with
+    prefix:str='', # What the names begin with
+    names:list=None # What comes after it, n different ones, default 0, 1, ...
 ):
-    "Write `images` as `folder/<label>/<prefix><index>.png`"
+    "Write `images` as `folder/<label>/<prefix><name>.png`"
     for digit in digits: (folder/digit).mkdir(parents=True, exist_ok=True)
-    for i, (image, label) in enumerate(bar(list(zip(images, labels)))):
-        Image.fromarray(image).save(f'{folder}/{label}/{prefix}{i}.png', compress_level=1)
+    for image, label, name in bar(list(zip(images, labels, names or range(len(images))))):
+        Image.fromarray(image).save(f'{folder}/{label}/{prefix}{name}.png', compress_level=1)
 
 # %% ../nbs/00_data.ipynb #79e413ad
 def import_splits(
@@ -186,11 +188,13 @@ def import_splits(
 def seal(
     folder:Path, # A new folder, filled
     name:str, # What the data set is called
-    source:str|Path # Where it came from
+    source:str|Path, # Where it came from
+    changes:list=() # What was done to its images, in words
 ):
     "Write into an imported folder what it is and how many images it has"
     images = {split: len(list_images(folder/split)) for split in split_names}
-    (folder/'dataset.json').write_text(json.dumps(dict(name=name, source=str(source), images=images), indent=2))
+    about = dict(name=name, source=str(source), images=images, changes=list(changes))
+    (folder/'dataset.json').write_text(json.dumps(about, indent=2))
 
 # %% ../nbs/00_data.ipynb #f6637025
 def is_whole(
@@ -207,6 +211,13 @@ def is_whole(
 
 # %% ../nbs/00_data.ipynb #2bbf66d7
 def own_path() -> Path: return fastai_path('data')/'mnist_fastai'  # for imports and caches; may be deleted at any time
+
+# %% ../nbs/00_data.ipynb #4d2b9f06
+def title(
+    path:Path # An image folder
+) -> str:
+    "What `seal` has called it, else its own name: what others write in a folder, we do not repeat"
+    return json.loads((path/'dataset.json').read_text())['name'] if own_path() in path.parents else path.name
 
 # %% ../nbs/00_data.ipynb #6eeea941
 def imported(
@@ -301,14 +312,15 @@ def read_idx(
 # %% ../nbs/00_data.ipynb #66ca3bac
 def idx_file(
     folder:Path, # Where to look
-    prefix:str, # `train` or `t10k`
+    prefix:str, # `train`, or `t10k` or `test`, as a regular expression
     kind:str # `images-idx3` or `labels-idx1`
 ) -> Path: # The file
-    "Find `<prefix>-<kind>-ubyte`, plain or `.gz`, with a dot or a dash before `idx`"
-    pat = re.compile(rf'{prefix}-{kind.replace("-", "[-.]")}-ubyte(\.gz)?')
+    "Find `<prefix>-<kind>-ubyte`, plain or `.gz`, with a dot or a dash before `idx`, also as EMNIST's files are called"
+    pat = re.compile(rf'(?:emnist-\w+-)?(?:{prefix})-{kind.replace("-", "[-.]")}-ubyte(?:\.gz)?')
     found = sorted(o for o in folder.iterdir() if pat.fullmatch(o.name))
-    if not found: raise ValueError(f'{folder} has no {prefix}-{kind}-ubyte or {prefix}-{kind}-ubyte.gz')
-    return found[0]
+    if not found: raise ValueError(f"{folder} has no {prefix.replace('|', ' or ')}-{kind}-ubyte, plain or .gz")
+    if len({o.name.removesuffix('.gz') for o in found}) == 1: return found[0]
+    raise ValueError(f'{folder} has {found[0].name} and {found[-1].name}: expected the four files of one data set')
 
 # %% ../nbs/00_data.ipynb #dd5d6f80
 def from_idx(
@@ -316,7 +328,7 @@ def from_idx(
 ) -> Path: # The image folder
     "Import a folder of MNIST's four IDX files"
     pairs = {split: [idx_file(folder, prefix, kind) for kind in ('images-idx3', 'labels-idx1')]
-             for split, prefix in (('training', 'train'), ('testing', 't10k'))}
+             for split, prefix in (('training', 'train'), ('testing', 't10k|test'))}
     dest = imported(*pairs['training'], *pairs['testing'])
     if is_whole(dest): return dest
     splits = {split: [read_idx(f) for f in pair] for split, pair in pairs.items()}
@@ -326,7 +338,7 @@ def from_idx(
 def read_csv(
     file:Path, # Kaggle's `train.csv`, or its `test.csv`
     labelled:bool=True # Does it begin with the labels?
-) -> tuple: # (`uint8` images n x 28 x 28, `int` labels n, or None)
+) -> tuple: # (`uint8` images n x 28 x 28, `int` labels n), or (those images, light on 0, None)
     "Read a Digit Recognizer CSV; `ValueError` with the line of the first bad value"
     import pandas as pd
     try:
@@ -346,7 +358,7 @@ def read_csv(
         raise ValueError(f'{file}, line {row + 2}: {names[col]} is {df.iat[row, col]}; '
                          f'expected a whole number from 0 to {top[col]}')
     images = values[:, int(labelled):].astype(np.uint8).reshape(-1, 28, 28)
-    return images, values[:, 0].astype(int) if labelled else None
+    return (images, values[:, 0].astype(int)) if labelled else (say_light(images, file), None)
 
 # %% ../nbs/00_data.ipynb #1748386a
 def from_csv(
@@ -362,6 +374,11 @@ def from_csv(
     return import_splits(file.stem, file, dict(training=(images[train], labels[train]),
                                                testing=(images[test], labels[test])), dest)
 
+# %% ../nbs/00_data.ipynb #5e0f3b1c
+class OtherSize(ValueError):
+    "What `decode_image` says of a picture that is not 28x28; its arguments: a name, (width, height)"
+    def __str__(self): return '{0} is {1[0]}x{1[1]} pixels; expected 28x28'.format(*self.args)
+
 # %% ../nbs/00_data.ipynb #a84d399c
 def decode_image(
     file, # An image file, or one that is open for reading bytes
@@ -376,10 +393,11 @@ def decode_image(
     except (FileNotFoundError, PermissionError): raise
     except UnidentifiedImageError: raise ValueError(f'{name} is not a readable image') from None
     except Exception as e: raise ValueError(f'{name} is not a readable image: {e}') from None
-    if pixels is None: raise ValueError(f'{name} is {size[0]}x{size[1]} pixels; expected 28x28')
+    if pixels is None: raise OtherSize(name, size)
     return pixels
 
 # %% ../nbs/00_data.ipynb #b44d2e30
+most_bytes, most_pixels = 100_000, 1_000_000  # of a picture in an archive: a photo of a megapixel is about so large
 member_name = re.compile(r'(?:.*/)?(training|testing)/([^/]+)/([^/]+)')
 
 # %% ../nbs/00_data.ipynb #ce972f3e
@@ -395,9 +413,11 @@ def read_member(
     split, digit, name = match.groups()
     if name.startswith('.') or Path(name).suffix.lower() not in image_extensions: return None
     if digit not in digits: raise ValueError(f"it holds {member.name!r}, and '{digit}' is no digit")
-    if member.size > 100_000: raise ValueError(f'{member.name!r} has {member.size:,} bytes, too many for 28x28 pixels')
+    if member.size > most_bytes: raise ValueError(f'{member.name!r} has {member.size:,} bytes, too many for a digit')
     data = tar.extractfile(member).read()
-    decode_image(io.BytesIO(data), member.name)
+    try: decode_image(io.BytesIO(data), member.name)
+    except OtherSize as e:
+        if math.prod(e.args[1]) > most_pixels: raise ValueError(f'{e}, or at most {most_pixels:,} in all') from None
     return split, digit, name, data
 
 # %% ../nbs/00_data.ipynb #2c4ab848
@@ -441,38 +461,6 @@ def from_tgz(
         except ValueError as e: raise ValueError(f'{file}: {str(e).replace(str(tmp), "the archive")}') from None
         seal(tmp, dest.name, file)
     return dest
-
-# %% ../nbs/00_data.ipynb #bf968a34
-not_mnist = '''
-  **************************************************************************
-  **  THIS IS NOT MNIST. You get 'digits' instead: 1,797 small digits that  **
-  **  come with scikit-learn. All numbers are about them, not about MNIST.  **
-  **************************************************************************
-  Why: {why}
-'''
-
-# %% ../nbs/00_data.ipynb #26066744
-def auto_path() -> Path: # The image folder
-    "MNIST if it is on disk or can be downloaded, else the offline digits with a warning"
-    try: return mnist_original()
-    except ConnectionError as e: print(not_mnist.format(why=e))
-    return digits_path()
-
-# %% ../nbs/00_data.ipynb #6fe3f3aa
-def mnist_path(
-    source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
-) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
-    "Bring digits from `source` into an image folder; `ValueError` or `OSError` says what is wrong with it"
-    named = dict(auto=auto_path, mnist=mnist_original, digits=digits_path)
-    if str(source) in named: return named[str(source)]()
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"there is no data at '{source}': expected auto, mnist, digits, an image folder, "
-                                'a .tgz of one, a folder of IDX files, or a Kaggle train.csv')
-    if path.is_dir(): return from_idx(path) if any(path.glob('*-ubyte*')) else check_folder(path.resolve())
-    if path.suffix.lower() == '.csv': return from_csv(path)
-    if path.name.lower().endswith(('.tgz', '.tar.gz', '.tar')): return from_tgz(path)
-    raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv")
 
 # %% ../nbs/00_data.ipynb #bb9c24c9
 class _Chunks(torch.utils.data.Dataset):
@@ -571,6 +559,194 @@ def decoded(
     if _seen is None: return _decoded(folder, file_states(folder))
     if folder not in _seen: _seen[folder] = _decoded(folder, file_states(folder))
     return _seen[folder]
+
+# %% ../nbs/00_data.ipynb #7c2a9e41
+def paper_of(
+    images:np.ndarray # `uint8`, n x 28 x 28
+) -> tuple: # (grey level of the paper, n; is the border plain, `bool` n; is the ink dark, `bool` n)
+    "What the border says of each image"
+    border = np.concatenate([images[:, [0, -1]].reshape(-1, 56), images[:, 1:-1, [0, -1]].reshape(-1, 52)], 1)
+    paper = np.median(border, 1)
+    plain = (np.abs(border.astype(np.int16) - paper.astype(np.int16)[:, None]) <= 32).mean(1) > .75
+    return paper, plain, images.mean((1, 2)) < paper
+
+# %% ../nbs/00_data.ipynb #2f8be6d0
+def light_ink(
+    images:np.ndarray # `uint8`, n x 28 x 28
+) -> tuple: # (the same, light ink on 0; how many have been turned)
+    "Turn dark ink on light paper into the share of the paper's light that is missing, of 255"
+    parts = [paper_of(o) for o in np.array_split(images, len(images)//10_000 + 1)]
+    paper, plain, dark = map(np.concatenate, zip(*parts))
+    dark = np.where(plain, dark, dark.mean() > .75)
+    if not dark.any(): return images, 0
+    paper, images = np.where(plain, paper, np.median(paper[dark])).clip(1), images.copy()
+    for i in np.flatnonzero(dark): images[i] = (255 - images[i]*(255/paper[i])).clip(0).round()
+    return images, int(dark.sum())
+
+# %% ../nbs/00_data.ipynb #0d5ce7a4
+def say_light(
+    images:np.ndarray, # `uint8`, n x 28 x 28
+    source:Path # Where they are from
+) -> np.ndarray: # The same, light ink on 0
+    "As `light_ink`, for images without labels; a line says so if any had to be turned"
+    images, n = light_ink(images)
+    if n: print(f'{source}: {n:,} of {len(images):,} {dark_ink}', flush=True)
+    return images
+
+# %% ../nbs/00_data.ipynb #48d7c2b5
+def reader_accuracy(
+    images:np.ndarray, # `uint8`, n x 28 x 28, light ink on 0
+    labels:np.ndarray # `int`, n
+) -> list: # Of two shares, 0 to 1
+    "How many of 300 a packaged reader has right, as they are and transposed"
+    from mnist_fastai.inference import Predictor
+    rows, reader = np.linspace(0, len(labels) - 1, 300).astype(int), Predictor('tiny', threads=1)
+    return [float((reader.probs(o).argmax(1) == labels[rows]).mean())
+            for o in (images[rows], images[rows].transpose(0, 2, 1))]
+
+# %% ../nbs/00_data.ipynb #83f7d1ac
+def find_each(
+    path:Path # An image folder
+) -> tuple: # (file -> `uint8` 28 x 28; files that are not 28x28; file -> why it could not be read)
+    "The digit in each picture of a folder"
+    from mnist_fastai.images import to_mnist
+    files = [f for split in split_names for f in image_files(path/split)]
+    found, others, unread = {}, [], {}
+    for f in bar(files, 100*len(files)):
+        try:
+            try: found[f] = decode_image(f)
+            except OtherSize:
+                others.append(f)
+                found[f] = to_mnist(f)
+        except ValueError as e: unread[f] = str(e).replace(str(f), f.name)
+    return found, others, unread
+
+# %% ../nbs/00_data.ipynb #e59a07c4
+def printable(text): return ''.join(c if c.isprintable() else '?' for c in text)  # a name may be anybody's
+
+# %% ../nbs/00_data.ipynb #1d94e5b8
+def read_any_size(
+    path:Path # An image folder
+) -> tuple: # (as from `read_one_size`, what was done, a list of one sentence); `ValueError` if a digit is lost
+    "A folder with pictures of any size, as in reading"
+    found, others, unread = find_each(path)
+    whys = [printable(f'{f.relative_to(path)}: {why}') for f, why in unread.items()]
+    if not others: raise ValueError(f'{path}{os.sep}{whys[0]}')
+    splits = {}
+    for split in split_names:
+        files = [f for f in found if f.parent.parent.name == split]
+        if lost := sorted(set(digits) - {f.parent.name for f in files}):
+            why = next(o for o in whys if o.startswith(os.path.join(split, lost[0], '')))
+            raise ValueError(f'{path/split} has no picture of digit {lost[0]} that can be read; the first: {why}')
+        splits[split] = (np.array([found[f] for f in files]), np.array([int(f.parent.name) for f in files]),
+                         [f.name for f in files])
+    done = f'{sum(f in found for f in others):,} pictures that are not 28x28 were made so, as in reading'
+    left_out = f"; {len(whys):,} could not be read and are left out: {'; '.join(whys[:3])}{'; ...'*(len(whys) > 3)}"
+    return splits, [done + left_out*bool(whys)]
+
+# %% ../nbs/00_data.ipynb #c4e8a370
+def read_one_size(
+    path:Path # An image folder
+) -> dict: # split -> (`uint8` images n x 28 x 28, `int` labels n, file names); `ValueError` if an image is not 28x28
+    "A folder of 28x28 images, from the cache"
+    splits = {}
+    for split in split_names:
+        index, images = decoded(path/split)
+        labels, names = zip(*(f.split(os.sep)[-2:] for f in index))
+        splits[split] = images.numpy(), np.array(labels, int), names
+    return splits
+
+# %% ../nbs/00_data.ipynb #f15c0b9d
+def in_mnist_form(
+    splits:dict # From `read_one_size`
+) -> tuple: # (the same, what was done, a list of sentences)
+    "Images with light ink on 0, rows and columns as they should be"
+    counts, changes = [], []
+    for split, (images, *rest) in splits.items():
+        images, n = light_ink(images)
+        splits = {**splits, split: (images, *rest)}
+        if n: counts.append(f'{n:,} of {len(images):,} {split}')
+    if counts: changes.append(f"{' and '.join(counts)} {dark_ink}")
+    as_is, transposed = reader_accuracy(*splits['training'][:2])
+    if transposed >= .8 and as_is < transposed/2:
+        splits = {split: (images.transpose(0, 2, 1), *rest) for split, (images, *rest) in splits.items()}
+        changes.append('rows and columns are swapped, as in EMNIST: swapped back (a packaged reader is right for '
+                       f'{transposed:.0%} of the training images now, for {as_is:.0%} before)')
+    return splits, changes
+
+# %% ../nbs/00_data.ipynb #5b7d20ce
+@lru_cache(maxsize=8)
+def is_fine(
+    path:Path, # An image folder
+    states:tuple # What `file_states` says of its splits
+) -> bool:
+    "Whether a folder can be used as it is"
+    try: return not in_mnist_form(read_one_size(path))[1]
+    except ValueError: return False
+
+# %% ../nbs/00_data.ipynb #a8f3e95d
+def ensure_form(
+    path:Path, # An image folder
+    source:Path # What to call it
+) -> Path: # The same, or another
+    "An image folder itself, or where it is not in MNIST's form a copy that is"
+    states = tuple(file_states(path/split) for split in split_names)
+    dest = own_path()/f'{path.name}-{hashlib.sha256(repr((str(path), states)).encode()).hexdigest()[:12]}'
+    if is_whole(dest): return dest
+    if is_fine(path, states): return path
+    try: splits, found = read_one_size(path), []
+    except ValueError: splits, found = read_any_size(path)
+    splits, turned = in_mnist_form(splits)
+    with new_folder(dest) as tmp:
+        for split, (images, labels, names) in splits.items():
+            write_pngs(tmp/split, images, labels, names=[o.removesuffix('.png') for o in names])
+        seal(tmp, title(path), source, found + turned)
+    for o in found + turned: print(f'{source}: {o}', flush=True)
+    return dest
+
+# %% ../nbs/00_data.ipynb #bf968a34
+not_mnist = '''
+  **************************************************************************
+  **  THIS IS NOT MNIST. You get 'digits' instead: 1,797 small digits that  **
+  **  come with scikit-learn. All numbers are about them, not about MNIST.  **
+  **************************************************************************
+  Why: {why}
+'''
+
+# %% ../nbs/00_data.ipynb #26066744
+def auto_path() -> Path: # The image folder
+    "MNIST if it is on disk or can be downloaded, else the offline digits with a warning"
+    try: return mnist_original()
+    except ConnectionError as e: print(not_mnist.format(why=e))
+    return digits_path()
+
+# %% ../nbs/00_data.ipynb #b2c60f7e
+def known_form(
+    path:Path # An image folder, resolved
+) -> bool:
+    "Whether nobody need look: MNIST itself, or what has been looked at when it was imported"
+    ours = own_path().resolve()
+    return path == (ours.parent/'mnist_png').resolve() or ours in path.parents
+
+# %% ../nbs/00_data.ipynb #6fe3f3aa
+def mnist_path(
+    source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
+) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
+    "Bring digits from `source` into an image folder in MNIST's form; `ValueError` or `OSError` says what is wrong"
+    named = dict(auto=auto_path, mnist=mnist_original, digits=digits_path)
+    if str(source) in named: return named[str(source)]()
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no data at '{source}': expected auto, mnist, digits, an image folder, "
+                                'a .tgz of one, a folder of IDX files, or a Kaggle train.csv')
+    if path.is_dir() and any(path.glob('*-ubyte*')): found = from_idx(path)
+    elif path.is_dir():
+        found = check_folder(path.resolve())
+        if known_form(found): return found
+    elif path.suffix.lower() == '.csv': found = from_csv(path)
+    elif path.name.lower().endswith(('.tgz', '.tar.gz', '.tar')): found = from_tgz(path)
+    else: raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv")
+    return ensure_form(found, source)
 
 # %% ../nbs/00_data.ipynb #92a0e567
 def pixel_rows(
@@ -795,8 +971,7 @@ def dataset_name(
     "What to call a data set beside a number: `MNIST` if and only if both its splits are MNIST's"
     if hashes and all(mnist_hash[split] == h for split, h in hashes.items()):
         return 'MNIST' if set(hashes) == set(mnist_hash) else f"MNIST {' '.join(hashes)} images"
-    ours = own_path() in path.parents  # what others write in a folder, we do not repeat
-    return f"{json.loads((path/'dataset.json').read_text())['name'] if ours else path.name} (not MNIST)"
+    return f'{title(path)} (not MNIST)'
 
 # %% ../nbs/00_data.ipynb #cf1f1e1d
 def describe(

@@ -2,6 +2,7 @@
 import gzip
 import hashlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -124,10 +125,10 @@ bad_files = {
     'path traversal':    ('a.tgz', tar_of({**good, '../../training/0/2.png': png()}), 'outside of the archive'),
     'absolute path':     ('a.tgz', tar_of({**good, '/training/0/2.png': png()}), 'outside of the archive'),
     'label 10':          ('a.tgz', tar_of({**good, 'training/10/2.png': png()}), "'10' is no digit"),
-    'huge image':        ('a.tgz', tar_of({**good, 'training/0/2.png': bytes(200_000)}), 'too many for 28x28'),
+    'huge image':        ('a.tgz', tar_of({**good, 'training/0/2.png': bytes(200_000)}), 'too many for a digit'),
     'a class missing':   ('a.tgz', tar_of({k: v for k, v in good.items() if '/7/' not in k}), 'no images of digit 7'),
     'a corrupt image':   ('a.tgz', tar_of({**good, 'training/0/2.png': b'hello'}), '0/2.png is not a readable image'),
-    'a large image':     ('a.tgz', tar_of({**good, 'training/0/2.png': png(size=(99, 28))}), '0/2.png is 99x28 pixels'),
+    'a picture bomb':    ('a.tgz', tar_of({**good, 'training/0/2.png': png(size=(5000, 5000))}), 'at most 1,000,000'),
     'two of a name':     ('a.tgz', tar_of({**good, 'b/training/0/1.png': png()}), 'two images called training/0/1'),
     'truncated archive': ('a.tgz', tar_of(good)[:300], 'not a whole archive'),
     'no archive':        ('a.tgz', b'hello', 'not a whole archive'),
@@ -143,7 +144,7 @@ bad_files = {
 }
 
 
-hostile = 'a link', 'a hard link', 'a device', 'path traversal', 'absolute path', 'huge image'
+hostile = 'a link', 'a hard link', 'a device', 'path traversal', 'absolute path', 'huge image', 'a picture bomb'
 
 
 @pytest.mark.parametrize('name', [
@@ -223,6 +224,207 @@ def test_digits_that_lost_files_are_written_again(tmp_path, monkeypatch):
     whole = d.split_hash(d.digits_path()/'testing')
     d.image_files(d.digits_path()/'testing')[0].unlink()
     assert d.split_hash(d.digits_path()/'testing') == whole
+
+
+# --- MNIST's form
+
+def as_folder(folder, images, labels, suffix='png', **kwargs):
+    "Every image to train on, every third to test on too"
+    for split, step in (('training', 1), ('testing', 3)):
+        for i in range(0, len(images), step):
+            (to := folder/split/str(labels[i])).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[i]).save(to/f'{i}.{suffix}', **kwargs)
+    return folder
+
+
+def as_csv(file, images, labels):
+    header = ','.join(['label', *(f'pixel{i}' for i in range(784))])
+    np.savetxt(file, np.c_[labels, images.reshape(-1, 784)], '%d', ',', comments='', header=header)
+    return file
+
+
+def as_tgz(file, folder):
+    with tarfile.open(file, 'w:gz') as tar: tar.add(folder, 'any/name')
+    return file
+
+
+def as_idx(folder, images, labels):
+    folder.mkdir()
+    write_idx(folder, images, labels)
+    return folder
+
+
+def wrapped(kind, tmp_path, images, labels):
+    if kind == 'folder': return as_folder(tmp_path/'mine', images, labels)
+    if kind == 'tgz': return as_tgz(tmp_path/'mine.tgz', as_folder(tmp_path/'mine', images, labels))
+    if kind == 'csv': return as_csv(tmp_path/'mine.csv', images, labels)
+    return as_idx(tmp_path/'mine', images, labels)
+
+
+some_images, some_labels = (o[:200] for o in d.digits_arrays())
+upside = dict(dark=lambda o: 255 - o, swapped=lambda o: o.transpose(0, 2, 1), both=lambda o: 255 - o.transpose(0, 2, 1))
+
+
+def states_of(folder): return {o: (o.read_bytes(), o.stat().st_mtime_ns) for o in folder.rglob('*') if o.is_file()}
+
+
+@pytest.mark.parametrize('kind', ['folder', 'tgz', 'csv', 'idx'])
+@pytest.mark.parametrize('change', upside)
+def test_dark_and_swapped_digits_become_mnists_form_and_it_is_said(kind, change, tmp_path, capsys, digits):
+    images = np.ascontiguousarray(upside[change](some_images))
+    source = wrapped(kind, tmp_path, images, some_labels)
+    before = states_of(tmp_path)
+    path = d.mnist_path(source)
+    said = capsys.readouterr().out
+    assert said.count('dark on light') == (change != 'swapped') and said.count('swapped back') == (change != 'dark')
+    assert said.count('\n') == said.count(str(source)) == (2 if change == 'both' else 1)
+    index, pixels = d.decoded(path/'training')
+    for file, row in index.items():
+        i = int(Path(file).stem)
+        if kind == 'csv': assert any((pixels[row].numpy() == o).all() for o in some_images)
+        else: assert (pixels[row].numpy() == some_images[i]).all() and Path(file).parent.name == str(some_labels[i])
+    assert d.mnist_path(source) == path == d.mnist_path(path) and not capsys.readouterr().out  # it is there
+    assert states_of(tmp_path) == before  # what a person has is left as it is
+    assert d.dataset_name(path, {}).startswith('mine')
+
+
+@pytest.mark.parametrize('kind', ['folder', 'tgz', 'csv', 'idx'])
+def test_what_has_mnists_form_is_left_alone(kind, tmp_path, capsys, digits):
+    source = wrapped(kind, tmp_path, some_images, some_labels)
+    path = d.mnist_path(source)
+    assert not capsys.readouterr().out and (path == source or kind != 'folder')
+
+
+def test_noise_random_labels_and_nothing_at_all_are_left_alone():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 300)
+    for images in (rng.integers(0, 256, (300, 28, 28), np.uint8), np.zeros((300, 28, 28), np.uint8),
+                   np.full((300, 28, 28), 255, np.uint8), rng.permutation(d.digits_arrays()[0])[:300]):
+        splits, changes = d.in_mnist_form(dict(training=(images, labels), testing=(images, labels)))
+        assert not changes and splits['training'][0] is images
+
+
+def test_each_image_is_turned_by_itself_and_each_split(tmp_path, capsys, digits):
+    mixed = some_images.copy()
+    mixed[::3] = 255 - mixed[::3]
+    folder = as_folder(tmp_path/'mixed', mixed, some_labels)
+    shutil.rmtree(folder/'testing')
+    shutil.copytree(as_folder(tmp_path/'light', some_images, some_labels)/'testing', folder/'testing')
+    path = d.mnist_path(folder)
+    assert '67 of 200 training images are dark' in capsys.readouterr().out
+    for file in d.image_files(path/'training'):
+        assert (np.asarray(Image.open(file)) == some_images[int(file.stem)]).all()
+
+
+@pytest.mark.parametrize('paper, ink, noise', [(255, 60, 0), (235, 20, 8), (150, 30, 8), (200, 0, 25)])
+def test_grey_and_grainy_paper_becomes_almost_0(paper, ink, noise):
+    grain = np.random.default_rng(0).normal(0, noise, some_images.shape)
+    dark = (paper - some_images*((paper - ink)/255) + grain).clip(0, 255).astype(np.uint8)
+    turned, n = d.light_ink(dark)
+    assert n == 200 and np.median(d.paper_of(turned)[0]) <= 2
+    assert turned[some_images > 250].mean() > 180 and turned[some_images == 0].mean() < 4 + noise/2
+
+
+@pytest.mark.mnist
+def test_mnist_has_its_own_form_and_emnists_is_seen():
+    splits = d.read_one_size(d.mnist_path('mnist'))
+    assert d.in_mnist_form(splits)[1] == []
+    for images, labels, _ in splits.values():
+        assert d.light_ink(255 - images)[1] == len(images)
+        as_is, transposed = d.reader_accuracy(images.transpose(0, 2, 1), labels)
+        assert transposed > .95 and as_is < .25
+
+
+def test_emnists_file_names_are_known_and_two_sets_are_not_mixed_up(tmp_path, digits):
+    for part in ('train', 'test'):
+        for kind, a in (('images-idx3', some_images), ('labels-idx1', some_labels)):
+            (tmp_path/f'emnist-digits-{part}-{kind}-ubyte.gz').write_bytes(gzip.compress(idx_bytes(a)))
+    assert len(d.image_files(d.mnist_path(tmp_path)/'testing')) == 200
+    shutil.copy(tmp_path/'emnist-digits-train-images-idx3-ubyte.gz', tmp_path/'emnist-mnist-train-images-idx3-ubyte.gz')
+    with pytest.raises(ValueError, match='the four files of one data set'): d.mnist_path(tmp_path)
+
+
+def test_a_csv_without_labels_is_turned_too(tmp_path, capsys):
+    names = ','.join(f'pixel{i}' for i in range(784))
+    np.savetxt(tmp_path/'test.csv', 255 - some_images.reshape(-1, 784), '%d', ',', comments='', header=names)
+    images, _ = d.read_csv(tmp_path/'test.csv', labelled=False)
+    assert (images == some_images).all() and '200 of 200 images are dark' in capsys.readouterr().out
+
+
+# --- pictures of any size
+
+def large(images, size=(90, 120), paper=210):
+    "Dark digits on grey, somewhere on a sheet"
+    h, w = size
+    sheets = np.full((len(images), h, w), paper, np.uint8)
+    for sheet, image in zip(sheets, images):
+        big = np.asarray(Image.fromarray(image).resize((70, 70), Image.Resampling.BICUBIC))
+        sheet[10:80, 20:90] = paper - big*(paper - 30.)/255
+    return sheets
+
+
+@pytest.mark.parametrize('kind', ['folder', 'tgz'])
+def test_pictures_of_any_size_are_found_as_in_reading(kind, tmp_path, capsys, digits):
+    from mnist_fastai.images import to_mnist
+    folder = as_folder(tmp_path/'mine', large(some_images[:40]), some_labels[:40], 'jpg', quality=80)
+    Image.fromarray(some_images[50]).save(folder/'training'/str(some_labels[50])/'small.png')
+    Image.fromarray(np.full((90, 120), 210, np.uint8)).save(folder/'training'/'3'/'empty\x1b.png')
+    before = states_of(folder)
+    path = d.mnist_path(folder if kind == 'folder' else as_tgz(tmp_path/'mine.tgz', folder))
+    said = capsys.readouterr().out
+    assert '54 pictures that are not 28x28 were made so' in said and '1 could not be read' in said
+    assert os.path.join('training', '3', 'empty?.png') in said and said.count('\n') == 1
+    assert [len(d.image_files(path/s)) for s in d.split_names] == [41, 14]
+    for file in d.image_files(path/'testing'):
+        raw = folder/'testing'/file.parent.name/file.stem
+        assert (np.asarray(Image.open(file)) == to_mnist(raw)).all()
+    small = path/'training'/str(some_labels[50])/'small.png'
+    assert (np.asarray(Image.open(small)) == some_images[50]).all()
+    assert states_of(folder) == before
+
+
+@pytest.mark.fault('bad data')
+def test_a_damaged_picture_among_others_is_named_and_left_out(tmp_path, capsys, digits):
+    folder = as_folder(tmp_path/'mine', large(some_images[:40]), some_labels[:40])
+    (folder/'training'/'4'/'bad.png').write_bytes(b'no image')
+    file = folder/'training'/'5'/'cut.png'
+    file.write_bytes(png(large(some_images[5:6])[0])[:200])
+    d.mnist_path(folder)
+    said = capsys.readouterr().out
+    assert '2 could not be read' in said and 'bad.png' in said and 'cut.png' in said
+
+
+@pytest.mark.fault('bad data')
+def test_a_digit_without_a_readable_picture_is_refused_and_leaves_nothing(tmp_path, digits):
+    folder = as_folder(tmp_path/'mine', large(some_images[:40]), some_labels[:40])
+    for file in (folder/'training'/'7').iterdir(): Image.new('L', (90, 120), 210).save(file)
+    before = imports()
+    with pytest.raises(ValueError, match='has no picture of digit 7 that can be read; the first: training'):
+        d.mnist_path(folder)
+    assert {o for o in imports() - before if o.name != 'cache'} == set()
+
+
+@pytest.mark.fault('bad data')
+def test_a_damaged_image_among_28x28_is_refused(tmp_path, digits):
+    folder = as_folder(tmp_path/'mine', some_images, some_labels)
+    (folder/'training'/'4'/'bad.png').write_bytes(png(noise)[:300])
+    with pytest.raises(ValueError, match='bad.png is not a readable image'): d.mnist_path(folder)
+
+
+@pytest.mark.parametrize('kind', ['folder', 'csv'])
+def test_a_model_of_dark_digits_reads_its_own_test_pictures(kind, tmp_path, sh, digits):
+    from mnist_fastai.inference import Predictor
+    images, labels = (o[:1200] for o in d.digits_arrays())
+    source = wrapped(kind, tmp_path, 255 - images, labels)
+    done = sh('mnist-train', '--data', source, '--epochs', 4, '--bs', 64)
+    assert done.returncode == 0, done.stderr
+    assert 'dark on light' in done.stdout
+    run = next((tmp_path/'runs').iterdir())
+    reported = json.loads((run/'metrics.json').read_text())['test']['accuracy']
+    files = d.image_files((source if kind == 'folder' else d.mnist_path(source))/'testing')
+    pictures = files if kind == 'folder' else [255 - np.asarray(Image.open(f)) for f in files]  # dark, as in the source
+    right = [p.digit == int(f.parent.name) for p, f in zip(Predictor(run).predict_batch(pictures), files)]
+    assert reported > .8 and np.mean(right) == pytest.approx(reported, abs=.005)
 
 
 # --- no network
