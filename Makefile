@@ -44,7 +44,7 @@ app: .venv/installed  ## open a page to draw a digit on; options: make app ARGS=
 space:  ## put together what hosts the page as a Hugging Face Space, in build/space
 	rm -rf $(SPACE) && mkdir -p $(SPACE)
 	cp -r .dockerignore Dockerfile constraints.txt pyproject.toml setup.cfg setup.py mnist_fastai space/README.md $(SPACE)
-	rm -rf $(SPACE)/mnist_fastai/__pycache__
+	find $(SPACE) -name __pycache__ -exec rm -rf {} +
 
 lint: .venv/installed  ## check the style
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from serving import offline
 
 root = Path(__file__).parent.parent
 bin = Path(sys.executable).parent
-modules = sorted(o for o in (root/'mnist_fastai').glob('*.py') if not o.name.startswith('_'))
+modules = sorted(o for o in (root/'mnist_fastai').rglob('*.py') if not o.name.startswith('_'))
 stories = sorted((root/'nbs'/'stories').glob('[!.]*.ipynb'))
 notebooks = [*sorted((root/'nbs').glob('[0-9]*.ipynb')), *stories]
 
