@@ -6,7 +6,7 @@
 __all__ = ['answers', 'build_page', 'build_app', 'serve']
 
 # %% ../nbs/14_app.ipynb #1d8f5611
-import base64, io, os, socket, webbrowser
+import base64, os, socket, webbrowser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -18,21 +18,12 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException
 from fastcore.meta import delegates
 from fastcore.xml import (H2, I, P, Article, Button, Caption, Details, Div, Figcaption, Figure, Img, Small, Summary,
-                          Table, Td, Th, Tr, ft, to_xml)
+                          Table, Td, Th, Tr, to_xml)
 from PIL import Image
 
 import mnist_fastai
-from .images import upright
-from .inference import Prediction, Predictor, packaged, shown
-
-# %% ../nbs/14_app.ipynb #5ab43b0a
-def data_url(
-    image:Image.Image,
-    kind:str='png' # Or jpeg
-) -> str: # For `src`
-    "A picture as text"
-    image.save(file := io.BytesIO(), kind)
-    return f'data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}'
+from .inference import (Page, Prediction, Predictor, background, boxes, data_url, default_reject_below,
+                                    packaged)
 
 # %% ../nbs/14_app.ipynb #634d77dc
 def heated(
@@ -57,44 +48,21 @@ def card(
     cam:np.ndarray|None # Its class activation map, if there is one
 ): # HTML
     "What the network saw of one digit, and what it thinks of it"
-    digit = o.probs.argmax()
     pictures = [(Image.fromarray(o.image), 'what the network sees')]
-    if cam is not None: pictures.append((heated(o.image, cam), f'what speaks for {digit}'))
+    if cam is not None: pictures.append((heated(o.image, cam), f'what speaks for {o.perhaps}'))
     figures = [Figure(Img(src=data_url(image), alt=text), Figcaption(text)) for image, text in pictures]
     return Div(Div(*figures, cls='pictures'), bars(o.probs), cls='card')
 
-# %% ../nbs/14_app.ipynb #aceeaeaa
-def background(
-    picture # As `find_digits` takes it
-) -> tuple: # (for `src`, width and height in pixels of the picture)
-    "A picture as it was read: upright, in grey, no larger than a page"
-    grey, scale = upright(picture, 1000)
-    image = Image.fromarray((255*grey).round().astype(np.uint8))
-    return data_url(image, 'jpeg'), round(image.width*scale), round(image.height*scale)
-
-# %% ../nbs/14_app.ipynb #f24d372b
-def boxes(
-    url:str, width:int, height:int, # From `background`
-    digits:list # Of `Prediction`
-): # SVG
-    "A picture with boxes and answers"
-    parts, size = [ft('image', href=url, width=width, height=height)], max(width, height)/30
-    for o in digits:
-        left, top, right, bottom = o.box
-        parts += [ft('rect', x=left, y=top, width=right - left, height=bottom - top),
-                  ft('text', shown(o), x=left, y=max(top - size/4, size), font_size=size)]
-    return ft('svg', *parts, viewBox=f'0 0 {width} {height}', role='img', aria_label=f'{len(digits)} digits in boxes')
-
 # %% ../nbs/14_app.ipynb #b37f36cf
 def verdict(
-    lines:list, # Of `Line`
+    lines:Page, # What was read
     reject_below:float # As `Predictor` takes it
 ): # HTML
     "The number that was read, or that it is not sure"
-    first, text = lines[0].digits[0], '\n'.join(o.text for o in lines)
+    first, text = lines.digits[0], '\n'.join(o.text for o in lines)
     if text == '?':
         why = ', but it looks like no digit' if first.prob >= reject_below else ''
-        return P('not sure', Small(f'perhaps {first.probs.argmax()}{why}'), cls='number unsure', role='status')
+        return P('not sure', Small(f'perhaps {first.perhaps}{why}'), cls='number unsure', role='status')
     unsure = [Small('?: not sure')] if '?' in text else []
     return P(text, *unsure, cls='number' if len(text) == 1 else 'number long', role='status')
 
@@ -104,7 +72,7 @@ def tile(
     opened # HTML
 ): # HTML
     "One of several digits: small, until it is chosen"
-    said = f'{o.digit} {o.prob:.0%}' if o.digit is not None else f'perhaps {o.probs.argmax()}'
+    said = f'{o.digit} {o.prob:.0%}' if o.digit is not None else f'perhaps {o.perhaps}'
     return Details(Summary(Img(src=data_url(Image.fromarray(o.image)), alt=''), said), opened)
 
 # %% ../nbs/14_app.ipynb #f2a95709
@@ -116,7 +84,7 @@ def answer(
 ): # HTML
     "What a model reads"
     lines = reader.read_lines(found)
-    digits = [o for line in lines for o in line.digits]
+    digits = lines.digits
     cams = reader.class_activation_map(np.array([o.image for o in digits[:most]]))
     cards = [card(*o) for o in zip(digits, [None]*most if cams is None else cams)]
     head = H2(f'Read by {name}'), verdict(lines, reader.reject_below)
@@ -229,8 +197,6 @@ css += '''
 .bars i { display: block; height: 1rem; min-width: 1px; border-radius: .2rem; forced-color-adjust: none;
     background: var(--color-accent, #c2410c) }
 .models svg { width: 100%; height: auto; border-radius: .5rem; margin-bottom: .75rem }
-.models rect { fill: none; stroke: #f60; stroke-width: 2; vector-effect: non-scaling-stroke }
-.models text { fill: #c40; font-weight: 700; stroke: #fff; stroke-width: .15em; paint-order: stroke }
 .tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin-top: .5rem }
 .tiles summary { width: 4.5rem; cursor: pointer; list-style: none } .tiles details[open] { width: 100%; order: -1 }
 '''
@@ -356,7 +322,7 @@ class Bounded:
 # %% ../nbs/14_app.ipynb #6b2d2d7a
 def build_app(
     models:list=('best',), # As `Predictor` takes them; they answer at first, the others of the package can be chosen
-    reject_below:float=.9, # As `Predictor` takes it
+    reject_below:float=default_reject_below, # As `Predictor` takes it
     trust:bool=False # Run the code in a `.pkl`?
 ) -> FastAPI: # For an ASGI server
     "The page with its models; `ValueError` or `OSError` if one cannot be loaded"

@@ -186,24 +186,13 @@ def mnist_lr_find(
     return found
 
 # %% ../nbs/15_cli.ipynb #2a28950c
-def each(
-    files:list, # Pictures, `-` for standard input
-    read # From a picture to what is in it
-) -> list: # Of (file, picture, what is in it), of those that could be read
-    "Read one after the other; what is wrong with one goes to stderr"
-    found = []
-    for file in files:
-        image = sys.stdin.buffer.read() if file == '-' else file
-        try: found.append((file, image, read(image)))
-        except (ValueError, OSError) as e:
-            if len(files) == 1: raise
-            print(f'{file}: {one_line(e)}', file=sys.stderr)
-    return found
+def opened(file): return sys.stdin.buffer.read() if file == '-' else file  # `-` is standard input
 
 # %% ../nbs/15_cli.ipynb #361e0f33
 def print_rows(
-    rows:list, # Of dicts with the same keys
-    as_json:bool, as_csv:bool # Else a table
+    rows:list, # Of dicts with the same keys, one of them `reason`: why a picture was not read
+    texts:list, # The same for people
+    as_json:bool, as_csv:bool=False # Which to print
 ):
     "For programs, or for people"
     import csv, json
@@ -212,33 +201,46 @@ def print_rows(
         (out := csv.DictWriter(sys.stdout, rows[0] if rows else [], lineterminator='\n')).writeheader()
         out.writerows(rows)
     else:
-        for row in rows: print('  '.join(f'{v:6.1%}' if isinstance(v, float) else '?' if v is None else str(v)
-                                         for v in row.values()))
+        for row, text in zip(rows, texts):
+            if len(rows) > 1 or not row['reason']: print(text)  # alone it will be the error
 
 # %% ../nbs/15_cli.ipynb #000cae5c
 def finish(
-    files:list, # That were asked for
-    found:list, # From `each`
+    rows:list, # As `print_rows` takes them
     drawn:list, # As `draw_predictions` takes it
     show:str=None # A PNG to draw
 ):
     "Draw, and `ValueError` if a picture could not be read"
-    if show and drawn:
+    if show:
         from mnist_fastai.inference import draw_predictions
-        draw_predictions(drawn).savefig(show, dpi=100)
-    if n := len(files) - len(found): raise ValueError(f'{n} of {len(files)} pictures could not be read')
+        fig = draw_predictions(drawn)
+        fig.savefig(show, dpi=min(100, 60_000//fig.get_figheight()))  # matplotlib draws less than 65,536 pixels
+    reasons = [row['reason'] for row in rows if row['reason']]
+    if len(rows) == 1 and reasons: raise ValueError(reasons[0])
+    if reasons: raise ValueError(f'{len(reasons)} of {len(rows)} pictures could not be read')
 
 # %% ../nbs/15_cli.ipynb #cd347d14
 def as_row(
     file:str,
     answer, # A `Prediction`
     top:int # How many digits to name
-) -> dict: # file, digit, probability, digit_2, ...
+) -> dict: # file, digit, perhaps, probability, digit_2, ..., reason
     "An answer, for a table"
-    row = dict(file=file, digit=answer.digit, probability=round(answer.prob, 6))
+    row = dict(file=file, digit=answer.digit, perhaps=answer.perhaps, probability=round(answer.prob, 6))
     for i, digit in enumerate((-answer.probs).argsort()[1:top], 2):
-        row |= {f'digit_{i}': int(digit), f'probability_{i}': round(float(answer.probs[digit]), 6)}
-    return row
+        row |= {f'digit_{i}': None if answer.reason else int(digit),
+                f'probability_{i}': round(float(answer.probs[digit]), 6)}
+    return dict(row, reason=answer.reason)
+
+# %% ../nbs/15_cli.ipynb #d934f796
+def row_text(
+    row:dict # From `as_row`
+) -> str: # A line
+    "An answer, for people"
+    file, digit, perhaps, *others, reason = row.values()
+    if reason: return f'{file}  unread: {reason}'
+    cells = [f'{o:6.1%}' if isinstance(o, float) else str(o) for o in others]
+    return '  '.join([file, *(['?', *cells, f'perhaps {perhaps}'] if digit is None else [str(digit), *cells])])
 
 # %% ../nbs/15_cli.ipynb #2d512bd4
 @command
@@ -246,7 +248,7 @@ def mnist_predict(
     images:Annotated[str, 'Pictures of one digit each: photos, scans, drawings; - is standard input', dict(nargs='+')],
     model:str='best', # best, strong, tiny, the folder of a run, an .onnx, or with --trust a .pkl
     top:int=1, # How many digits to name for each picture, the most probable first
-    reject_below:float=0., # Say ? if the probability is less (0 to 1), or if it looks like no digit
+    reject_below:float=.9, # Say ? if the probability is less (0 to 1), or if it looks like no digit; 0: never
     json:bool=False, # Print JSON
     csv:bool=False, # Print CSV
     show:str=None, # A PNG to draw: the pictures, the digits in boxes, and what the network saw
@@ -256,17 +258,28 @@ def mnist_predict(
     from mnist_fastai.inference import Predictor
     if not 1 <= top <= 10: raise ValueError(f'top={top} is not possible: expected 1 to 10')
     images, reader = [images] if isinstance(images, str) else images, Predictor(model, reject_below, trust)
-    found = each(images, reader.predict)
-    print_rows(rows := [as_row(file, o, top) for file, _, o in found], json, csv)
-    finish(images, found, [(image, [o], file) for file, image, o in found], show)
+    found = reader.predict_batch(map(opened, images))
+    rows = [as_row(file, o, top) for file, o in zip(images, found)]
+    print_rows(rows, map(row_text, rows), json, csv)
+    finish(rows, [(o.picture, [] if o.reason else [o], f'{file}: {o}') for file, o in zip(images, found)], show)
     return rows
 
 # %% ../nbs/15_cli.ipynb #0f930ba9
+def page_row(
+    file:str,
+    page # A `Page`
+) -> dict: # file, lines, reason
+    "A page, for JSON"
+    def known(o): return dict(digit=o.digit, perhaps=o.perhaps, probability=round(o.prob, 6), box=o.box)
+    lines = [dict(text=line.text, digits=list(map(known, line.digits))) for line in page]
+    return dict(file=file, lines=lines, reason=page.reason)
+
+# %% ../nbs/15_cli.ipynb #09567a3c
 @command
 def mnist_read(
     images:Annotated[str, 'Pictures of pages with digits: photos, scans; - is standard input', dict(nargs='+')],
     model:str='best', # As for mnist-predict
-    reject_below:float=0., # As for mnist-predict
+    reject_below:float=.9, # As for mnist-predict
     json:bool=False, # Print JSON, with the box and the probability of each digit
     show:str=None, # As for mnist-predict
     trust:bool=False # As for mnist-predict
@@ -274,16 +287,12 @@ def mnist_read(
     "Read all digits of a page, line by line"
     from mnist_fastai.inference import Predictor
     images, reader = [images] if isinstance(images, str) else images, Predictor(model, reject_below, trust)
-    found = each(images, reader.read)
-    pages = [dict(file=file, lines=[dict(text=line.text, digits=[
-        dict(digit=o.digit, probability=round(o.prob, 6), box=o.box) for o in line.digits]) for line in lines])
-        for file, _, lines in found]
-    if json: print_rows(pages, True, False)
-    for page in [] if json else pages:
-        if len(images) > 1: print(f"{page['file']}:")
-        for line in page['lines']: print(line['text'])
-    finish(images, found, [(image, sum([o.digits for o in lines], []), file) for file, image, lines in found], show)
-    return pages
+    pages = reader.read_batch(map(opened, images))
+    rows = [page_row(*o) for o in zip(images, pages)]
+    print_rows(rows, [f'{file}:\n{o}' if len(images) > 1 else str(o) for file, o in zip(images, pages)], json)
+    titles = [f'{file}: {o}' if o.reason else file for file, o in zip(images, pages)]
+    finish(rows, [(o.picture, o.digits, title) for o, title in zip(pages, titles)], show)
+    return rows
 
 # %% ../nbs/15_cli.ipynb #980a6e99
 @command

@@ -171,7 +171,7 @@ def calibration(
 
 # %% ../nbs/13_report.ipynb #c63a804c
 def by_digit(
-    labels:np.ndarray, preds:np.ndarray # `int` n
+    labels:np.ndarray, preds:np.ndarray # `int` n; -1 is no answer
 ) -> list: # Of dict(digit, images, precision, recall, f1), None where there is nothing to count
     "How a model fares with each digit"
     found = precision_recall_fscore_support(labels, preds, labels=range(10), zero_division=np.nan)
@@ -198,9 +198,10 @@ def facts(
     unread:dict # From `open_images`
 ) -> dict: # All that `report.json` says of a model
     "What a model is, and what it is worth"
+    labels, preds = [*m.labels, *[int(o[0]) for o in unread]], [*m.preds, *[-1]*len(unread)]
     return dict(
-        name=m.name, data=data, unread=unread, accuracy=share(int(m.right.sum()), len(m.right)),
-        by_digit=by_digit(m.labels, m.preds), confusion=confusion_matrix(m.labels, m.preds, labels=range(10)).tolist(),
+        name=m.name, data=data, unread=unread, accuracy=share(int(m.right.sum()), len(labels)),
+        by_digit=by_digit(labels, preds), confusion=confusion_matrix(m.labels, m.preds, labels=range(10)).tolist(),
         confused=[(int(a), int(b), int(n)) for a, b, n in m.interp.most_confused()],
         mistakes=[dict(file=m.files[i], label=int(m.labels[i]), predicted=int(m.preds[i]),
                        probabilities=m.probs[i].round(6).tolist()) for i in m.wrong],
@@ -367,7 +368,7 @@ def difference(
 ) -> dict: # How many images only a and only b reads, how many both read, and read wrongly in two ways; p
     "Two models on the same images"
     return dict(only_a=int((a.right & ~b.right).sum()), only_b=int((b.right & ~a.right).sum()),
-                both=int((a.right & b.right).sum()), neither=int((~a.right & ~b.right).sum()),
+                both=int((a.right & b.right).sum()), neither=int((~a.right & ~b.right).sum()) + len(a.facts['unread']),
                 neither_and_differ=int((~a.right & ~b.right & (a.preds != b.preds)).sum()),
                 p=mcnemar(a.right, b.right))
 
@@ -449,6 +450,8 @@ def digit_table(
                     for o in facts['by_digit']])
 
 # %% ../nbs/13_report.ipynb #07b917e8
+not_read = ("Each counts as a mistake, and lowers the recall of its digit. All else here is about the pictures that "
+            "were read. At most 100 are shown; report.json has all.")
 sections = dict(
     mistakes=('The worst mistakes', 'Those whose label it finds least probable. Bars: how probable it finds each '
               'digit; green is the label, red what it says.'),
@@ -519,8 +522,8 @@ def compared(
     verdict = (f"{better} reads more of them, and by more than chance would do" if d['p'] < .05 else
                'So unequal a count may well be chance') + f" (McNemar's test: p = {d['p']:.2g})."
     if not d['only_a'] + d['only_b']: verdict = ''
-    text = (f"Of {len(a.labels):,} images both read {d['both']:,}, only A {d['only_a']}, only B {d['only_b']}, "
-            f"and neither {d['neither']}. {verdict}")
+    text = (f"Of {a.facts['accuracy']['n']:,} images both read {d['both']:,}, only A {d['only_a']}, "
+            f"only B {d['only_b']}, and neither {d['neither']}. {verdict}")
     how = 'Above each image its label, blue if only A reads it, orange if only B, and what each says.'
     shown = [P(how), picture(drawn, 'Images on which they differ')] if drawn else []
     return section('Where they differ', text, *shown)
@@ -554,11 +557,12 @@ def page(
     "The report"
     first = models[0].facts
     title = ' and '.join(m.name for m in models)
-    note = f"{len(first['unread'])} pictures without a digit to be found are not counted: " \
-           f"{', '.join([*first['unread']][:5])}." if first['unread'] else ''
+    unread = first['unread']
+    note = f"{len(unread)} of them could not be read, which counts as a mistake." if unread else ''
     head = [H1(title), P(f"{first['accuracy']['n']:,} images: {first['data']}. {note}")]
     top = Section(side_by_side(models, [tiles(m.facts) for m in models]))
     parts = [compared(*models, drawn)] if len(models) > 1 else []
+    if unread: parts.append(section('Not read', not_read, rows_of(['picture', 'why'], [*unread.items()][:100])))
     parts += [columns(models, key, pictures) for key in sections]
     parts.append(section('Where it is from', 'A test set that is used to choose among models is no test set any more.',
                          Div(*[made(m) for m in models], cls='models')))

@@ -10,6 +10,7 @@ from serving import offline
 from PIL import Image
 
 from mnist_fastai import cli
+from mnist_fastai.inference import default_reject_below
 from mnist_fastai.recipes import recipes
 from mnist_fastai.runs import read_json, train
 
@@ -34,6 +35,12 @@ def test_the_command_and_the_function_take_the_same():
     def plain(f): return {k: (v.default, v.annotation) for k, v in inspect.signature(f).parameters.items()}
     options = plain(cli.mnist_train)
     assert options.pop('list') and options.pop('resume') and options == plain(train)
+
+
+def test_commands_and_the_page_reject_the_same():
+    from mnist_fastai.app import build_app
+    for f in (cli.mnist_predict, cli.mnist_read, cli.mnist_app, build_app):
+        assert inspect.signature(f).parameters['reject_below'].default == default_reject_below, f
 
 
 def test_training_in_a_pipe_is_a_line_an_epoch_and_a_summary(trained):

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import pickle
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import nn
 
 from mnist_fastai.data import digits_arrays
 from mnist_fastai.export import export_weights, onnx_bytes
-from mnist_fastai.inference import Predictor, draw_predictions, read_digits
+from mnist_fastai.inference import Predictor, draw_predictions, in_colour, read_digits
 from mnist_fastai.interpret import class_activation_map
 from mnist_fastai.learner import build_model
 from mnist_fastai.runs import train
@@ -140,6 +142,81 @@ def test_the_class_activation_map_is_that_of_pytorch_s_gradients(arch, tmp_path)
     assert np.corrcoef(found.ravel(), known.ravel())[0, 1] > .99
 
 
+def test_each_picture_gets_an_answer_or_a_reason(best, tmp_path):
+    (tmp_path/'note.txt').write_text('hello')
+    pictures = [drawn(3), tmp_path/'note.txt', np.full((60, 60), 200, np.uint8), tmp_path/'gone.png', None, drawn(8)]
+    found = best.predict_batch(pictures)
+    assert [o.digit for o in found] == [3, None, None, None, None, 8]
+    assert [o.digit for o in best.predict(tuple(pictures))] == [o.digit for o in found]
+    for o, said in zip(found[1:5], ('is no picture', 'there is no ink', f"No such file or directory: '{pictures[3]}'",
+                                    'is no picture')):
+        assert said in o.reason and str(o) == f'unread: {o.reason}' and '\n' not in o.reason
+        assert o.prob == 0 == o.probs.sum() and o.probs.shape == (10,) and o.box is o.image is o.perhaps is None
+        assert o.reason.split("'")[0] in o._repr_html_()
+    for o, error in zip(pictures[1:5], (ValueError, ValueError, FileNotFoundError, ValueError)):
+        with pytest.raises(error): best.predict(o)
+    with pytest.raises(ValueError, match='use predict'): best.predict_batch('four.png')
+    read, unread = best.read_batch([page(), pictures[2]])
+    assert [o.text for o in read] == ['314159', '2653'] and not read.reason
+    assert unread == [] and str(unread) == f'unread: {found[2].reason}'
+
+
+def test_predict_takes_one_or_a_list(best, tmp_path):
+    Image.fromarray(drawn(4)).save(file := tmp_path/'four.png')
+    assert [o.digit for o in best.predict([str(file), file, file.read_bytes(), drawn(7)])] == [4, 4, 4, 7]
+    with file.open('rb') as f: assert best.predict([f])[0].digit == 4
+    with file.open('rb') as f: assert best.predict(f).digit == 4
+    assert best.predict([]) == [] and best.predict(best.predict(drawn(5)).image.tolist()).digit == 5
+
+
+def test_an_answer_is_a_line_and_a_dictionary(best):
+    three = best.predict(drawn(3))
+    assert re.fullmatch(r'3 \(\d\d+\.\d%\) at \d+,\d+ to \d+,\d+', str(three)) and repr(three) == str(three)
+    known = json.loads(json.dumps(three.to_dict(), allow_nan=False))
+    assert known['digit'] == known['perhaps'] == 3 and known['prob'] == three.prob and known['reason'] == ''
+    assert known['probs'] == pytest.approx(three.probs.tolist()) and tuple(known['box']) == three.box
+    unsure = Predictor(reject_below=1.).predict(drawn(6))
+    assert unsure.to_dict()['digit'] is None and unsure.perhaps == 6 and str(unsure).startswith('? (perhaps 6, ')
+
+
+def test_what_is_unsure_on_a_page_is_marked_and_said():
+    reader = Predictor(reject_below=.9)
+    reader.numbers['energy_limit'] = -np.inf  # nothing looks like a digit
+    [line] = reader.read(page('31'))
+    assert line.text == '??' and re.fullmatch(r'\?\?  \(\?: perhaps 3 \d+%, 1 \d+%\)', str(line))
+    assert str(Predictor().read(page())) == '314159\n2653'
+
+
+def test_answers_show_themselves_without_anything_from_elsewhere(best, tmp_path):
+    Image.fromarray(drawn(4)).save(file := tmp_path/'<four>.png')
+    large = Image.fromarray(drawn(6)).resize((3000, 3000))
+    for o in best.predict([file, large, drawn(5)]):
+        html = o._repr_html_()
+        assert str(o) in html and html.count('<image') == 2 and html.count('%</text>') == 10
+        assert not re.findall(r'(?:src|href)="(?!data:image/)|url\(|<script', html) and len(html) < 30_000
+    found = best.predict(file)
+    file.unlink()
+    assert found._repr_html_().count('<image') == 1
+    html = best.read(page())._repr_html_()
+    assert html.count('<rect') == 10 and '314159\n2653' in html
+
+
+def test_a_picture_keeps_its_colours_and_is_upright(tmp_path):
+    left_red = Image.new('RGB', (3000, 2000), 'blue')
+    left_red.paste('red', (0, 0, 1500, 2000))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    left_red.save(tmp_path/'turned.jpg', exif=exif)
+    image, scale = in_colour(tmp_path/'turned.jpg', 300)
+    assert (round(image.width*scale), round(image.height*scale)) == (2000, 3000) and max(image.size) < 600
+    assert [np.argmax(image.getpixel((9, y))) for y in (9, image.height - 9)] == [0, 2]
+    drawing = Image.new('RGBA', (60, 60))
+    for ink, paper in (('black', 255), ('white', 0)):
+        drawing.paste(ink, (20, 10, 30, 50))
+        assert in_colour(drawing, 300)[0].getpixel((5, 5)) == (paper,)*3
+    assert in_colour(tmp_path/'none.png', 300) is None and in_colour(b'nothing', 300) is None
+
+
 def test_it_imports_neither_torch_nor_fastai(sh, tmp_path):
     Image.fromarray(drawn(4)).save(tmp_path/'four.png')
     code = '''
@@ -216,14 +293,26 @@ def test_no_default_path_runs_a_pickle(run, bundle, tmp_path, monkeypatch):
 
 
 def test_a_picture_of_it_can_be_drawn(best, tmp_path):
-    found = [(image, [o for line in best.read(image) for o in line.digits], 'page') for image in (page(), page(seed=1))]
+    found = [(image, best.read(image).digits, 'costs $1, $x') for image in (page(), page(seed=1))]
+    blank = Image.new('RGB', (90, 90), 'green')
+    found += [(drawn(3), [best.predict(drawn(3))], 'one'), (blank, [], 'unread: ...'), ('none.png', [], 'unread: ...')]
     draw_predictions(found).savefig(tmp_path/'drawn.png')
-    assert Image.open(tmp_path/'drawn.png').width > 800
+    image = Image.open(tmp_path/'drawn.png').convert('RGB')
+    assert image.width == 1200 and image.height > 2*1160*page().height/page().width
+    colours = {o for _, o in image.getcolors(1_000_000)}
+    assert (0, 128, 0) in colours  # the blank picture is shown as it is
+
+
+def test_doubt_has_another_colour(best):
+    three = best.predict(drawn(3))
+    sure, unsure = (draw_predictions([(drawn(3), [replace(three, prob=p)], '')]).axes[2].patches[0] for p in (1., .6))
+    sure, unsure = (np.array(o.get_edgecolor()[:3]) @ [.2, .7, .1] for o in (sure, unsure))
+    assert sure > .6 > .4 > unsure
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    for i in (3, 8): Image.fromarray(drawn(i)).save(tmp_path/f'{i}.png')
+    for i in (3, 6, 8): Image.fromarray(drawn(i)).save(tmp_path/f'{i}.png')
     (tmp_path/'note.txt').write_text('hello')
     page().save(tmp_path/'page.jpg')
     return tmp_path
@@ -234,19 +323,35 @@ def test_predict_prints_a_table_json_or_csv(pictures, sh):
     assert table.returncode == 0, table.stderr
     assert [o.split()[:2] for o in table.stdout.splitlines()] == [['3.png', '3'], ['8.png', '8']]
     assert all(len(o.split()) == 5 for o in table.stdout.splitlines())
+    unsure = sh('mnist-predict', '6.png', '--reject-below', 1).stdout.split()
+    assert unsure[:2] == ['6.png', '?'] and unsure[3:] == ['perhaps', '6']
     assert Image.open(pictures/'seen.png').height > 300
     rows = json.loads(sh('mnist-predict', '3.png', '8.png', '--json').stdout)
     assert [(o['file'], o['digit'], o['probability'] > .5) for o in rows] == [('3.png', 3, True), ('8.png', 8, True)]
     rows = [*csv.DictReader(sh('mnist-predict', '3.png', '8.png', '--csv').stdout.splitlines())]
     assert [(o['file'], o['digit']) for o in rows] == [('3.png', '3'), ('8.png', '8')]
+    [row] = json.loads(sh('mnist-predict', '6.png', '--json', '--reject-below', 1).stdout)
+    assert row['digit'] is None and row['perhaps'] == 6 and row['probability'] > .5
 
 
 def test_a_bad_picture_does_not_keep_the_others_from_being_read(pictures, sh):
     done = sh('mnist-predict', '3.png', 'note.txt', 'none.png', '8.png')
     assert done.returncode == 1
-    assert [o.split()[1] for o in done.stdout.splitlines()] == ['3', '8']
-    assert [o.split(':')[0] for o in done.stderr.splitlines()] == ['note.txt', 'none.png', 'mnist-predict']
-    assert '2 of 4 pictures could not be read' in done.stderr
+    assert [o.split()[:2] for o in done.stdout.splitlines()] == [
+        ['3.png', '3'], ['note.txt', 'unread:'], ['none.png', 'unread:'], ['8.png', '8']]
+    assert done.stderr == 'mnist-predict: 2 of 4 pictures could not be read\n'
+    done = sh('mnist-predict', 'note.txt', '3.png', '--csv', '--top', 2, '--show', 'seen.png')
+    rows = [*csv.DictReader(done.stdout.splitlines())]
+    assert [(o['file'], o['digit']) for o in rows] == [('note.txt', ''), ('3.png', '3')]
+    assert 'is no picture' in rows[0]['reason'] and rows[0]['digit_2'] == rows[1]['reason'] == ''
+    assert done.returncode == 1
+    assert (pictures/'seen.png').exists()
+    done = sh('mnist-read', 'note.txt', 'page.jpg', '--json')
+    first, second = json.loads(done.stdout)
+    assert first['lines'] == [] and 'is no picture' in first['reason'] and len(second['lines']) == 2
+    assert done.returncode == 1 and done.stderr == 'mnist-read: 1 of 2 pictures could not be read\n'
+    alone = sh('mnist-predict', 'note.txt', '--json')
+    assert json.loads(alone.stdout)[0]['digit'] is None and 'is no picture' in alone.stderr
 
 
 def test_standard_input_is_a_picture_too(pictures):

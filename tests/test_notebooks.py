@@ -53,7 +53,8 @@ def test_notebooks_keep_the_house_style(notebook):
     for cell in cells:
         source = ''.join(cell['source'])
         if not re.match(r'#\| export', source): continue
-        assert source.count('\n') <= 25, f'too long a cell:\n{source}'
+        most = 60 if '\nclass ' in source else 25  # a class stands in one cell, with its methods
+        assert source.count('\n') <= most, f'too long a cell:\n{source}'
         assert max(map(len, source.split('\n'))) <= 120, f'too long a line:\n{source}'
     assert notebook.stat().st_size < 300_000
     assert 'site-packages' not in notebook.read_text(), 'a path of the machine that ran it'

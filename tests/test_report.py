@@ -78,7 +78,8 @@ def test_a_folder_of_pictures_whatever_they_are_called(tmp_path, digits):
     Image.new('L', (99, 99), 250).save(tmp_path/'photos & <b>'/'7'/'<i>blank.png')
     found = report('best', data=tmp_path/'photos & <b>', out=tmp_path/'out')
     m, page = found.models[0], (tmp_path/'out'/'report.html').read_text()
-    assert m['accuracy']['n'] == 7 and m['accuracy']['correct'] == 6 and [*m['unread']] == ['7/<i>blank.png']
+    assert m['accuracy']['n'] == 8 and m['accuracy']['correct'] == 6 and m['by_digit'][7]['images'] == 4
+    assert m['by_digit'][7]['recall'] == .75 and [*m['unread']] == ['7/<i>blank.png']
     assert [o['file'] for o in m['mistakes']] == [f'3/a seven {names[7]}']
     assert m['by_digit'][0] == dict(digit=0, images=0, precision=None, recall=None, f1=None)
     assert '<b>.' not in page and '<i>' not in page and '<img src=x' not in page and '7/&lt;i&gt;blank.png' in page
@@ -118,6 +119,8 @@ def test_two_that_agree_and_odd_things_in_a_folder(tmp_path, digits, monkeypatch
     monkeypatch.chdir(tmp_path/'here')
     found = report('tiny', 'tiny', tmp_path/'photos', out='.')
     assert found.difference['both'] == found.models[0]['accuracy']['correct'] and found.difference['p'] == 1
+    d = found.difference
+    assert d['both'] + d['neither'] == found.models[0]['accuracy']['n'] and d['neither'] >= 2  # two could not be read
     assert [*found.models[0]['unread']] == ['1/gone.png', '1/?.png'] and 'chance' not in Path('report.html').read_text()
     assert not [o for o in Path().iterdir() if o.name.startswith('.')]
     odd = tmp_path/os.fsdecode(b'\xff')
