@@ -13,7 +13,7 @@ from .bench import *  # noqa: F403
 from .compare import *  # noqa: F403
 from .data import *  # noqa: F403
 from .export import *  # noqa: F403
-from .images import *  # noqa: F403
+from .pictures.finding import *  # noqa: F403
 from .inference import *  # noqa: F403
 from .interpret import *  # noqa: F403
 from .learner import *  # noqa: F403

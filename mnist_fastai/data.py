@@ -609,7 +609,7 @@ def find_each(
     path:Path # An image folder
 ) -> tuple: # (file -> `uint8` 28 x 28; files that are not 28x28; file -> why it could not be read)
     "The digit in each picture of a folder"
-    from mnist_fastai.images import to_mnist
+    from mnist_fastai.pictures.finding import to_mnist
     files = [f for split in split_names for f in image_files(path/split)]
     found, others, unread = {}, [], {}
     for f in bar(files, 100*len(files)):

@@ -36,7 +36,7 @@ from mnist_fastai.data import (
     bar, describe, digit_folders, digits, image_files, mnist_block, mnist_path, pick
 )
 from .export import load_weights, network, provenance
-from .images import to_mnist
+from .pictures.finding import to_mnist
 from .inference import packaged
 from mnist_fastai.interpret import (
     batch_of, plot_class_activation, plot_feature_maps, plot_filters, plot_hidden, stress_accuracy, tiled
