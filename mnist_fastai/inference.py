@@ -124,7 +124,7 @@ class Prediction:
     "What a picture says"
     digit:int|None # None if it is unsure, or could not be read
     prob:float # Of the most probable digit, 0 to 1
-    probs:np.ndarray # Of all ten, `float32`; zeros if it could not be read
+    probs:np.ndarray # Of all ten, `float32`; less than 1 together by the doubt that it is a digit; zeros if not read
     box:tuple|None # Left, top, right, bottom in the picture
     image:np.ndarray|None # `uint8` 28 x 28: what the network saw
     reason:str='' # Why it could not be read
@@ -224,7 +224,15 @@ class Network:
         return np.exp(scores - np.logaddexp.reduce(scores, 1, keepdims=True))
 
 # %% ../nbs/10_inference.ipynb #1947cde1
-default_reject_below = .9  # of the commands and the page; a `Predictor` gives a digit for everything unless it is told
+default_reject_below = .7  # of the commands and the page; a `Predictor` gives a digit for everything unless it is told
+beyond_limit = 1.5  # energy beyond that of 99% of validation digits at which every second one is no digit, or misread
+
+def digit_share(
+    energy:float, # -log sum exp of the scores, divided by the temperature (Liu et al., 2020)
+    limit:float # Of the model: 99% of validation digits have less
+) -> float: # 0 to 1
+    "The probability that an image is a digit, as a whole and in one piece, by how familiar it looks to the reader"
+    return float(1/(1 + np.exp(min(energy - limit - beyond_limit, 50))))
 
 def several(image): # Or is it one picture, as a list of lists of numbers?
     return isinstance(image, (list, tuple)) and not (image and isinstance(image[0], (list, tuple, int, float)))
@@ -254,7 +262,7 @@ class Predictor(Network):
     "Reads digits from any picture"
     def __init__(self,
         model:str|Path='best', # best, strong, tiny, the folder of a run, an `.onnx`, or with `trust` a `.pkl`
-        reject_below:float=0., # A digit with less than this probability is None; so is what looks like none, if not 0
+        reject_below:float=0., # A digit with less than this probability is None
         trust:bool=False, # Run the code in a `.pkl`?
         threads:int=0 # As many as there are cores
     ):
@@ -265,10 +273,11 @@ class Predictor(Network):
 
     def answer(self, scores, picture, found):
         "What the scores of a `Digit` of a picture, divided by the temperature, come to"
-        probs = np.exp(scores + (energy := -np.logaddexp.reduce(scores)))
+        energy = -np.logaddexp.reduce(scores)
+        probs = np.exp(scores + energy)*digit_share(energy, self.numbers['energy_limit'])
         digit, prob = int(probs.argmax()), float(probs.max())
-        sure = not self.reject_below or prob >= self.reject_below and energy <= self.numbers['energy_limit']
-        return Prediction(digit if sure else None, prob, probs, found.box, found.image, picture=picture)
+        return Prediction(digit if prob >= self.reject_below else None, prob, probs, found.box, found.image,
+                          picture=picture)
 
     def answers(self, found):
         "A `Prediction` for each (picture, `Digit`)"

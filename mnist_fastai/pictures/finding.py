@@ -82,33 +82,49 @@ def weighted_median(values, weights):
     below = np.cumsum(weights[order])
     return values[order][np.searchsorted(below, below[-1]/2)]
 
-# %% ../../nbs/08f_pictures.finding.ipynb #286a93f6
-def all_parts(
-    ink:np.ndarray, fields:np.ndarray, # From `look`
-    least:float=.3 # What is ink
-) -> tuple: # (list of `Part`, height of a digit in pixels)
-    "Digits: pixels that name the same place as the centre of their digit (after Panoptic-DeepLab, Cheng et al., 2020)"
-    half = halved(ink)
-    y, x = np.nonzero(half > least)
-    if len(y) < 4: return [], 0.
-    ink, (right, down, height) = half[y, x], fields[:3, y, x]
-    height = float(weighted_median(unit*2**height, ink))
-    cell = max(1, height/12)  # of the map on which the centres that pixels name are counted
-    named = np.stack([2*x + 1 + unit*right, 2*y + 1 + unit*down])
-    at = np.round(named/cell).astype(int)
-    at -= at.min(1, keepdims=True) - 4
+# %% ../../nbs/08f_pictures.finding.ipynb #10bf9105
+def grouped(
+    at:np.ndarray, # `int` 2 x n: the cells of a map that n pixels name, x and y, at least 4 from its edges
+    ink:np.ndarray, # `float32` n
+    reach:int # Two centres are further apart than this, in cells
+) -> list: # Of indices of the pixels that belong together
+    "Each pixel to the nearest of the cells that most ink names"
     w, h = at.max(1) + 5
     votes = ndimage.gaussian_filter(np.bincount(at[1]*w + at[0], ink, w*h).reshape(h, w), 1.2)
-    peaks, _ = ndimage.label((votes == ndimage.maximum_filter(votes, 9)) & (votes > 1e-3))
+    peaks, _ = ndimage.label((votes == ndimage.maximum_filter(votes, 2*reach + 1)) & (votes > 1e-3))
     _, (row, col) = ndimage.distance_transform_edt(peaks == 0, return_indices=True)
     mine = peaks[row[at[1], at[0]], col[at[1], at[0]]]
     order = np.argsort(mine, kind='stable')
-    groups = np.split(order, np.flatnonzero(np.diff(mine[order])) + 1)
-    parts = [Part(x[o], y[o], ink[o]) for o in groups]
-    typical = np.median(np.repeat([o.ink.sum() for o in parts], [len(o.ink) for o in parts]))
-    return [o for o in parts if o.ink.sum() > .12*typical and np.ptp(box(o).reshape(2, 2), 0).max() > .4*height], height
+    return np.split(order, np.flatnonzero(np.diff(mine[order])) + 1)
 
-# %% ../../nbs/08f_pictures.finding.ipynb #36b91acf
+# %% ../../nbs/08f_pictures.finding.ipynb #9e493f64
+def all_parts(
+    ink:np.ndarray, fields:np.ndarray, # From `look`
+    least:float=.3 # What is ink
+) -> tuple: # (list of `Part`, list of (one of these, the `Part`s that it may be instead), height of a digit in pixels)
+    "Digits: pixels that name the same centre of their digit (after Panoptic-DeepLab, Cheng et al., 2020)"
+    half = halved(ink)
+    y, x = np.nonzero(half > least)
+    if len(y) < 4: return [], [], 0.
+    ink, (right, down, height) = half[y, x], fields[:3, y, x]
+    height = float(weighted_median(unit*2**height, ink))
+    at = np.stack([2*x + 1 + unit*right, 2*y + 1 + unit*down])*(12/max(height, 12))  # cells of a twelfth of a digit
+    at = np.round(at).astype(int)
+    at -= at.min(1, keepdims=True) - 4
+    def part(o): return Part(x[o], y[o], ink[o])
+    def large(o): return o.ink.sum() > .12*typical and np.ptp(box(o).reshape(2, 2), 0).max() > .4*height
+    groups = grouped(at, ink, 4)
+    mass = np.array([ink[o].sum() for o in groups])
+    typical = np.median(np.repeat(mass, [len(o) for o in groups]))
+    parts, doubtful = [], []
+    for o in groups:
+        if not large(whole := part(o)): continue
+        parts.append(whole)
+        pieces = [piece for i in grouped(at[:, o], ink[o], 2) if large(piece := part(o[i]))]
+        if len(pieces) > 1: doubtful.append((whole, pieces))
+    return parts, doubtful, height
+
+# %% ../../nbs/08f_pictures.finding.ipynb #96d1f15e
 def cut_out(
     ink:np.ndarray, # From `look`
     part:Part,
@@ -126,7 +142,7 @@ def cut_out(
     if angle: there = np.asarray(Image.fromarray(there).rotate(np.degrees(angle), Image.Resampling.BICUBIC, True))
     return as_mnist(cropped((there/there.max()).clip(0, 1), .3))
 
-# %% ../../nbs/08f_pictures.finding.ipynb #07db5696
+# %% ../../nbs/08f_pictures.finding.ipynb #fde53cb6
 Digit = namedtuple('Digit', 'box image')  # box: left, top, right, bottom in the picture; image: `uint8` 28 x 28
 
 def whole_pixels(box, by): return tuple(np.round(np.multiply(box, by)).astype(int).tolist())
@@ -147,7 +163,7 @@ class Layout(list):
         for line in self: line[:] = [o._replace(box=whole_pixels(o.box, by)) for o in line]
         return self
 
-# %% ../../nbs/08f_pictures.finding.ipynb #5a831360
+# %% ../../nbs/08f_pictures.finding.ipynb #3698d614
 first_side, readable, ideal = 128, 28, 44  # pixels: of the first look, and of a digit's height
 
 def look_for_one(
@@ -166,21 +182,25 @@ def look_for_one(
         grey, corner = grey[top:bottom, left:right], corner + (left, top)
     return found*np.tile(scale, 2) + np.tile(corner, 2), cut_out(ink, part, scale)
 
-# %% ../../nbs/08f_pictures.finding.ipynb #38b58465
+# %% ../../nbs/08f_pictures.finding.ipynb #bedb5a95
 def look_for_all(
-    grey:np.ndarray # `float32` h x w, 0 to 1
+    grey:np.ndarray, # `float32` h x w, 0 to 1
+    fit=None # From `uint8` n x 28 x 28 to how much each looks like a digit to a reader, n
 ) -> tuple: # (ink and scale as `look` gives them, list of `Part`, height of a digit)
-    "Digits, looked at from so near that they can be read"
+    "Digits, looked at from so near that they can be read; a reader says where one may be two"
     full = max(grey.shape)
-    side = first_side
+    side, most = first_side, min(3*full, full*np.sqrt(most_seen/grey.size))
     while True:
         ink, fields, scale = look(grey, side)
-        parts, height = all_parts(ink, fields)
-        if side >= 3*full or parts and height >= readable or side >= full and not parts: break
-        side = min(3*full if parts else full, side*min(ideal/height, 4) if parts else side*3)
+        parts, doubtful, height = all_parts(ink, fields)
+        if side >= most or parts and height >= readable or side >= full and not parts: break
+        side = min(most, side*min(ideal/height, 4) if parts else min(full, side*3))
+    for whole, pieces in doubtful if fit else []:
+        one, *several = fit(np.stack([cut_out(ink, o, scale) for o in [whole, *pieces]]))
+        if min(several) > one: parts = [o for o in parts if o is not whole] + pieces
     return ink, scale, parts, height
 
-# %% ../../nbs/08f_pictures.finding.ipynb #b2c644ca
+# %% ../../nbs/08f_pictures.finding.ipynb #df426114
 def in_lines(
     digits:list, # Of `Digit`
     size:float, # Height of a digit
@@ -196,7 +216,7 @@ def in_lines(
         else: lines.append([o])
     return sorted(lines, key=lambda line: np.mean([at(o)[1] for o in line]))
 
-# %% ../../nbs/08f_pictures.finding.ipynb #02420f2c
+# %% ../../nbs/08f_pictures.finding.ipynb #5bece320
 def slope(
     parts:list, # Of `Part`
     scale:np.ndarray, # From `look`
@@ -211,11 +231,11 @@ def slope(
     mean = np.exp(4j*np.arctan2(down, right)).mean()
     return float(np.angle(mean))/4 if abs(mean) > agree else 0.
 
-# %% ../../nbs/08f_pictures.finding.ipynb #86027393
+# %% ../../nbs/08f_pictures.finding.ipynb #2ca806ee
 def page_angle(
     ink:np.ndarray, scale:np.ndarray, # From `look`
     parts:list, # Of `Part`
-    fit=None, # From `uint8` n x 28 x 28 to how much each looks like a digit to a reader, n; without, pages are upright
+    fit=None, # As `look_for_all` takes it; without, pages are upright
     most:int=24, # Digits that are asked about
     errors:float=2. # Standard errors by which a side must win
 ) -> tuple: # (by how much lines are turned, and digits, clockwise, in radians; whether no other side may be up)
@@ -232,7 +252,7 @@ def page_angle(
     best = best if wins(best, 0) else 0
     return best*np.pi/2 + lines, sides[best][1], all(wins(best, o) for o in range(4) if o != best)
 
-# %% ../../nbs/08f_pictures.finding.ipynb #fd22ec02
+# %% ../../nbs/08f_pictures.finding.ipynb #23550603
 def left_out(
     grey:np.ndarray, # `float32` h x w, 0 to 1
     ink:np.ndarray, # `float32` H x W, 0 to 1: what is digits' ink, of the same picture
@@ -248,7 +268,7 @@ def left_out(
     digits = ndimage.binary_dilation(ink > .1, iterations=3)
     return float((marks & ~digits).sum()/max(marks.sum(), 1))
 
-# %% ../../nbs/08f_pictures.finding.ipynb #36fa8a17
+# %% ../../nbs/08f_pictures.finding.ipynb #d2d9e34e
 def turned_back(
     grey:np.ndarray, # `float32` h x w, 0 to 1
     angle:float # By how much it is turned, clockwise, in radians
@@ -264,27 +284,27 @@ def turned_back(
         return np.r_[corners.min(0), corners.max(0)].clip(0, np.tile(grey.shape[::-1], 2))
     return np.asarray(image).clip(0, 1), back
 
-# %% ../../nbs/08f_pictures.finding.ipynb #74b540d6
+# %% ../../nbs/08f_pictures.finding.ipynb #699ca42c
 def page_of(
     grey:np.ndarray, # `float32` h x w, 0 to 1
-    fit=None, # As `page_angle` takes it
+    fit=None, # As `look_for_all` takes it
     much:float=.25 # Radians from which on it is turned back and looked at again
 ) -> tuple: # (`Layout`, None if there are no digits; their height in pixels of what was looked at)
     "What is on a page"
-    ink, scale, parts, height = look_for_all(grey)
+    ink, scale, parts, height = look_for_all(grey, fit)
     if not parts: return None, 0
     lines, turned, certain = page_angle(ink, scale, parts, fit)
     if abs(turned) < much: turned, back = 0., lambda box: box
     else:
         grey, back = turned_back(grey, turned)
-        ink, scale, parts, height = look_for_all(grey)
+        ink, scale, parts, height = look_for_all(grey, fit)
         if not parts: return None, 0
     digits = [Digit(tuple(box(o)*np.tile(scale, 2)), cut_out(ink, o, scale)) for o in parts]
     rows = in_lines(digits, height*scale[1], lines - turned)
     rows = [[o._replace(box=back(o.box)) for o in row] for row in rows]
     return Layout(rows, left_out(grey, ink, height), np.degrees(turned), certain), height
 
-# %% ../../nbs/08f_pictures.finding.ipynb #448c47e2
+# %% ../../nbs/08f_pictures.finding.ipynb #a7b23905
 def as_it_is(
     source # As `open_image` takes it
 ) -> np.ndarray|None: # `uint8` 28 x 28
@@ -294,7 +314,7 @@ def as_it_is(
 whole = 0, 0, 28, 28
 nothing = 'there is no digit in this picture: expected one in ink that differs from its ground'
 
-# %% ../../nbs/08f_pictures.finding.ipynb #6978b202
+# %% ../../nbs/08f_pictures.finding.ipynb #baea573c
 def find_digit(
     source # A picture of one digit: path, bytes, open file, PIL image, or array h x w, h x w x 3 or h x w x 4
 ) -> Digit: # Its box in pixels of the picture, its image
@@ -307,10 +327,10 @@ def find_digit(
         if scale == 1: break
     raise ValueError(nothing)
 
-# %% ../../nbs/08f_pictures.finding.ipynb #f4beaef2
+# %% ../../nbs/08f_pictures.finding.ipynb #e7c43b81
 def find_digits(
     source, # A picture, as `find_digit` takes it
-    fit=None # As `page_angle` takes it
+    fit=None # As `look_for_all` takes it
 ) -> Layout: # Of lines of `Digit`
     "All digits of a picture, in reading order; `ValueError` if there are none"
     if (image := as_it_is(source := unwrapped(source))) is not None: return Layout([[Digit(whole, image)]])
@@ -322,7 +342,7 @@ def find_digits(
     if not page: raise ValueError(nothing)
     return page.scaled(by)
 
-# %% ../../nbs/08f_pictures.finding.ipynb #9817ac50
+# %% ../../nbs/08f_pictures.finding.ipynb #6575a327
 def to_mnist(
     source # As `find_digit` takes it
 ) -> np.ndarray: # `uint8` 28 x 28, light ink on 0
