@@ -55,16 +55,13 @@ def card(
 
 # %% ../nbs/14_app.ipynb #b37f36cf
 def verdict(
-    lines:Page, # What was read
-    reject_below:float # As `Predictor` takes it
+    lines:Page # What was read
 ): # HTML
     "The number that was read, or that it is not sure"
     first, text = lines.digits[0], '\n'.join(o.text for o in lines)
-    if text == '?':
-        why = ', but it looks like no digit' if first.prob >= reject_below else ''
-        return P('not sure', Small(f'perhaps {first.perhaps}{why}'), cls='number unsure', role='status')
-    unsure = [Small('?: not sure')] if '?' in text else []
-    return P(text, *unsure, cls='number' if len(text) == 1 else 'number long', role='status')
+    if text == '?': return P('not sure', Small(f'perhaps {first.perhaps}'), cls='number unsure', role='status')
+    doubts = [*['?: not sure']*('?' in text), *lines.doubts]
+    return P(text, *map(Small, doubts), cls='number' if len(text) == 1 else 'number long', role='status')
 
 # %% ../nbs/14_app.ipynb #170cdc31
 def tile(
@@ -87,7 +84,7 @@ def answer(
     digits = lines.digits
     cams = reader.class_activation_map(np.array([o.image for o in digits[:most]]))
     cards = [card(*o) for o in zip(digits, [None]*most if cams is None else cams)]
-    head = H2(f'Read by {name}'), verdict(lines, reader.reject_below)
+    head = H2(f'Read by {name}'), verdict(lines)
     if len(digits) == 1: return Article(*head, *cards)
     which = 'Choose a digit for more' + (f' (the first {most} of {len(digits)}):' if len(digits) > most else ':')
     return Article(*head, boxes(*photo, digits), P(which), Div(*map(tile, digits, cards), cls='tiles'))
