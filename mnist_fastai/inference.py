@@ -253,8 +253,6 @@ def attempt(
     except (ValueError, OSError) as e: return unread(picture=source, reason=reason_of(e))
 
 # %% ../nbs/10_inference.ipynb #3fde8a23
-def cut_one(source): return (picture := unwrapped(source)), find_digit(picture)
-
 def unread(picture, reason): return Prediction(None, 0., np.zeros(10, np.float32), None, None, reason, picture)
 
 # %% ../nbs/10_inference.ipynb #7822c99e
@@ -288,7 +286,7 @@ class Predictor(Network):
     ) -> list: # Of `Prediction`: of a picture that cannot be read, `digit` is None and `reason` says why
         "The digit of each picture"
         if isinstance(images, (str, bytes)): raise ValueError('one picture is no list of pictures: use predict')
-        found = [attempt(cut_one, o, unread) for o in images]
+        found = [attempt(self.cut_one, o, unread) for o in images]
         answers = iter(self.answers([o for o in found if isinstance(o, tuple)]))
         return [next(answers) if isinstance(o, tuple) else o for o in found]
 
@@ -296,11 +294,19 @@ class Predictor(Network):
         image # A picture of one digit, as `find_digit` takes it, or a list of them
     ) -> Prediction: # Of a list what `predict_batch` gives
         "The digit of a picture; `ValueError` or `OSError` if it cannot be read"
-        return self.predict_batch(image) if several(image) else self.answers([cut_one(image)])[0]
+        return self.predict_batch(image) if several(image) else self.answers([self.cut_one(image)])[0]
+
+    def fit(self, images):
+        "How much each image looks like a digit: its energy, negative; the finder asks where it is in doubt"
+        return np.logaddexp.reduce(self.calibrated(images), 1)
+
+    def cut_one(self, image):
+        "A picture, and its `Digit`; `ValueError` if there is none"
+        return (picture := unwrapped(image)), find_digit(picture, self.fit)
 
     def cut_out(self, image):
-        "A `Layout`: lines of `Digit`. The model is asked which side is up; `ValueError` if there are none"
-        return find_digits(image, lambda images: np.logaddexp.reduce(self.calibrated(images), 1))
+        "A `Layout`: lines of `Digit`; `ValueError` if there are none"
+        return find_digits(image, self.fit)
 
     def read_lines(self, found, picture=None):
         "What a model says of a page that is cut out: a `Page`"

@@ -252,6 +252,9 @@ def export_finder(
     onnx = finder_onnx(model)
     about = dict(sha256=hashlib.sha256(weights).hexdigest(), onnx_sha256=hashlib.sha256(onnx).hexdigest(),
                  command=command, config=config, metrics=metrics, environment=env)
+    before = Path(config['start']).parent
+    if config['start'] and (before/'config.json').is_file():
+        about['started_from'] = {k: read_json(before/f'{k}.json') for k in ('config', 'metrics')}
     card = finder_card.format(command=command, parameters=metrics['parameters'], **metrics['valid'],
                               licence=licences['MNIST training images'],
                               valid=max(2, config['pages']//config['bs']//30)*config['bs'])

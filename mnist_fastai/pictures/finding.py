@@ -15,6 +15,7 @@ import onnxruntime as ort
 from PIL import Image
 from scipy import ndimage
 
+import mnist_fastai
 from .mnist_form import already, as_mnist, cropped
 from .opening import resized, unwrapped, upright
 
@@ -24,7 +25,8 @@ def finder() -> ort.InferenceSession: # From `picture`, `float32` 1 x 1 x h x w,
     "The network that finds digits, as it comes with the package"
     options = ort.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
-    return ort.InferenceSession(Path(__file__).with_name('finder.onnx'), options, providers=['CPUExecutionProvider'])
+    file = Path(mnist_fastai.__file__).parent/'pictures'/'finder.onnx'
+    return ort.InferenceSession(file, options, providers=['CPUExecutionProvider'])
 
 # %% ../../nbs/08f_pictures.finding.ipynb #76edab2c
 step, unit = 16, 32  # pixels: sides are multiples of `step`, distances are counted in `unit`
@@ -56,25 +58,27 @@ def halved(ink): return ink.reshape(ink.shape[0]//2, 2, ink.shape[1]//2, 2).mean
 def one_part(
     ink:np.ndarray, # `float32` H x W, 0 to 1
     near:float=.35 # What is not further away than this, in sizes of the digit, belongs to it
-) -> Part|None:
-    "The largest digit, with all of its ink, also what stands apart"
+) -> tuple|None: # (`Part`, list of `Part`s that it may be instead)
+    "The largest digit, with all of its ink, also what stands apart; and each large piece of that for itself"
     half = halved(ink)
     labels, n = ndimage.label(half > min(.3, .5*half.max()), np.ones((3, 3)))
     if not n or half.max() < .1: return None
     mass = ndimage.sum_labels(half, labels, range(1, n + 1))
     boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels)])
-    order = [*np.argsort(-mass)]
-    mine, (whole, left) = [order[0]], (boxes[order[0]], order[1:])
+    largest, *left = np.argsort(-mass)
+    mine, around = [largest], boxes[largest]
     while True:
-        size = (whole[2:] - whole[:2]).max()
-        away = [np.maximum(whole[:2] - boxes[i, 2:], boxes[i, :2] - whole[2:]).max() for i in left]
+        size = (around[2:] - around[:2]).max()
+        away = [np.maximum(around[:2] - boxes[i, 2:], boxes[i, :2] - around[2:]).max() for i in left]
         join = [i for i, o in zip(left, away) if o < near*size]
         if not join: break
         left = [i for i in left if i not in join]
         mine += join
-        whole = np.r_[boxes[mine, :2].min(0), boxes[mine, 2:].max(0)]
-    y, x = np.nonzero(np.isin(labels, np.add(mine, 1)))
-    return Part(x, y, half[y, x])
+        around = np.r_[boxes[mine, :2].min(0), boxes[mine, 2:].max(0)]
+    def part(of):
+        y, x = np.nonzero(np.isin(labels, np.add(of, 1)))
+        return Part(x, y, half[y, x])
+    return part(mine), [part([i]) for i in mine if .15 < mass[i]/mass[mine].sum() < 1]
 
 # %% ../../nbs/08f_pictures.finding.ipynb #b2f7a7cb
 def weighted_median(values, weights):
@@ -165,27 +169,33 @@ class Layout(list):
 
 # %% ../../nbs/08f_pictures.finding.ipynb #3698d614
 first_side, readable, ideal = 128, 28, 44  # pixels: of the first look, and of a digit's height
+clearly = 3.  # by how much the energy of a piece must be less than that of the whole, to be the digit
 
 def look_for_one(
-    grey:np.ndarray # `float32` h x w, 0 to 1
+    grey:np.ndarray, # `float32` h x w, 0 to 1
+    fit=None # From `uint8` n x 28 x 28 to how much each looks like a digit to a reader, n
 ) -> tuple|None: # (box in `grey`, `uint8` 28 x 28)
-    "The largest digit, looked at again from near if it is small"
+    "The largest digit, looked at again from near if it is small; a reader says if it is less than all of the ink"
     corner = np.zeros(2)
     for nearer in True, False:
         ink, _, scale = look(grey, first_side)
-        if not (part := one_part(ink)): return None
-        found = box(part)
-        size = (found[2:] - found[:2]).max()
+        if not (found := one_part(ink)): return None
+        around = box(found[0])
+        size = (around[2:] - around[:2]).max()
         if not nearer or size > ideal or scale.max() < 1.2: break
-        left, top, right, bottom = np.round((found + size*np.array([-1, -1, 1, 1]))*np.tile(scale, 2)).astype(int)
+        left, top, right, bottom = np.round((around + size*np.array([-1, -1, 1, 1]))*np.tile(scale, 2)).astype(int)
         left, top = max(left, 0), max(top, 0)
         grey, corner = grey[top:bottom, left:right], corner + (left, top)
-    return found*np.tile(scale, 2) + np.tile(corner, 2), cut_out(ink, part, scale)
+    whole, pieces = found
+    parts = [whole, *pieces] if fit else [whole]
+    images = [cut_out(ink, o, scale) for o in parts]
+    best = int(np.argmax(fit(np.stack(images)) - clearly*(np.arange(len(parts)) > 0))) if len(parts) > 1 else 0
+    return box(parts[best])*np.tile(scale, 2) + np.tile(corner, 2), images[best]
 
 # %% ../../nbs/08f_pictures.finding.ipynb #bedb5a95
 def look_for_all(
     grey:np.ndarray, # `float32` h x w, 0 to 1
-    fit=None # From `uint8` n x 28 x 28 to how much each looks like a digit to a reader, n
+    fit=None # As `look_for_one` takes it
 ) -> tuple: # (ink and scale as `look` gives them, list of `Part`, height of a digit)
     "Digits, looked at from so near that they can be read; a reader says where one may be two"
     full = max(grey.shape)
@@ -235,7 +245,7 @@ def slope(
 def page_angle(
     ink:np.ndarray, scale:np.ndarray, # From `look`
     parts:list, # Of `Part`
-    fit=None, # As `look_for_all` takes it; without, pages are upright
+    fit=None, # As `look_for_one` takes it; without, pages are upright
     most:int=24, # Digits that are asked about
     errors:float=2. # Standard errors by which a side must win
 ) -> tuple: # (by how much lines are turned, and digits, clockwise, in radians; whether no other side may be up)
@@ -258,7 +268,7 @@ def left_out(
     ink:np.ndarray, # `float32` H x W, 0 to 1: what is digits' ink, of the same picture
     height:float # Of a digit, in pixels of `ink`
 ) -> float: # 0 to 1
-    "Of what stands out from its surroundings half as much as digits do, and ends within the picture: how much is no digit"
+    "Of what stands out half as much as digits do, and ends within the picture: how much is no digit"
     grey = resized(grey, ink.shape)
     out = grey - ndimage.gaussian_filter(grey, height)
     level = (out*ink).sum()/max(ink.sum(), 1e-6)
@@ -287,7 +297,7 @@ def turned_back(
 # %% ../../nbs/08f_pictures.finding.ipynb #699ca42c
 def page_of(
     grey:np.ndarray, # `float32` h x w, 0 to 1
-    fit=None, # As `look_for_all` takes it
+    fit=None, # As `look_for_one` takes it
     much:float=.25 # Radians from which on it is turned back and looked at again
 ) -> tuple: # (`Layout`, None if there are no digits; their height in pixels of what was looked at)
     "What is on a page"
@@ -314,23 +324,24 @@ def as_it_is(
 whole = 0, 0, 28, 28
 nothing = 'there is no digit in this picture: expected one in ink that differs from its ground'
 
-# %% ../../nbs/08f_pictures.finding.ipynb #baea573c
+# %% ../../nbs/08f_pictures.finding.ipynb #f34fcf90
 def find_digit(
-    source # A picture of one digit: path, bytes, open file, PIL image, or array h x w, h x w x 3 or h x w x 4
+    source, # A picture of one digit: path, bytes, open file, PIL image, or array h x w, h x w x 3 or h x w x 4
+    fit=None # As `look_for_one` takes it
 ) -> Digit: # Its box in pixels of the picture, its image
     "The digit of a picture, the largest if there are more; `ValueError` if there is none"
     if (image := as_it_is(source := unwrapped(source))) is not None: return Digit(whole, image)
     for side in 1000, 2800:
         grey, scale = upright(source, side)
         if (image := already(grey)) is not None: return Digit(whole, image)
-        if found := look_for_one(grey): return Digit(whole_pixels(found[0], scale), found[1])
+        if found := look_for_one(grey, fit): return Digit(whole_pixels(found[0], scale), found[1])
         if scale == 1: break
     raise ValueError(nothing)
 
 # %% ../../nbs/08f_pictures.finding.ipynb #e7c43b81
 def find_digits(
     source, # A picture, as `find_digit` takes it
-    fit=None # As `look_for_all` takes it
+    fit=None # As `look_for_one` takes it
 ) -> Layout: # Of lines of `Digit`
     "All digits of a picture, in reading order; `ValueError` if there are none"
     if (image := as_it_is(source := unwrapped(source))) is not None: return Layout([[Digit(whole, image)]])
