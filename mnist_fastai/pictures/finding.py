@@ -30,7 +30,7 @@ def finder() -> ort.InferenceSession: # From `picture`, `float32` 1 x 1 x h x w,
 
 # %% ../../nbs/08f_pictures.finding.ipynb #76edab2c
 step, unit = 16, 32  # pixels: sides are multiples of `step`, distances are counted in `unit`
-most_seen = 3_000_000  # pixels of a look, so that it takes less than 400 MB
+most_seen = 1_500_000  # pixels of a look, so that it takes less than 300 MB
 
 def look(
     grey:np.ndarray, # `float32` h x w, 0 to 1
@@ -88,11 +88,12 @@ def weighted_median(values, weights):
 
 # %% ../../nbs/08f_pictures.finding.ipynb #10bf9105
 def grouped(
-    at:np.ndarray, # `int` 2 x n: the cells of a map that n pixels name, x and y, at least 4 from its edges
+    at:np.ndarray, # `int` 2 x n: the cells of a map that n pixels name, x and y
     ink:np.ndarray, # `float32` n
     reach:int # Two centres are further apart than this, in cells
 ) -> list: # Of indices of the pixels that belong together
     "Each pixel to the nearest of the cells that most ink names"
+    at = at - at.min(1, keepdims=True) + 4
     w, h = at.max(1) + 5
     votes = ndimage.gaussian_filter(np.bincount(at[1]*w + at[0], ink, w*h).reshape(h, w), 1.2)
     peaks, _ = ndimage.label((votes == ndimage.maximum_filter(votes, 2*reach + 1)) & (votes > 1e-3))
@@ -114,7 +115,6 @@ def all_parts(
     height = float(weighted_median(unit*2**height, ink))
     at = np.stack([2*x + 1 + unit*right, 2*y + 1 + unit*down])*(12/max(height, 12))  # cells of a twelfth of a digit
     at = np.round(at).astype(int)
-    at -= at.min(1, keepdims=True) - 4
     def part(o): return Part(x[o], y[o], ink[o])
     def large(o): return o.ink.sum() > .12*typical and np.ptp(box(o).reshape(2, 2), 0).max() > .4*height
     groups = grouped(at, ink, 4)
@@ -218,13 +218,16 @@ def in_lines(
 ) -> list: # Of lists of `Digit`
     "Lines from top to bottom, each from left to right"
     c, s = np.cos(angle), np.sin(angle)
-    def at(o): return np.add(o.box[:2], o.box[2:])/2@[(c, -s), (s, c)]
-    lines = []
-    for o in sorted(digits, key=lambda o: at(o)[0]):
-        away = [abs(at(line[-1])[1] - at(o)[1]) for line in lines]
-        if away and min(away) < .6*size: lines[int(np.argmin(away))].append(o)
-        else: lines.append([o])
-    return sorted(lines, key=lambda line: np.mean([at(o)[1] for o in line]))
+    boxes = np.array([o.box for o in digits])
+    across, down = ((boxes[:, :2] + boxes[:, 2:])/2@[(c, -s), (s, c)]).T
+    lines, last = [], np.zeros(0)  # indices; where each line ends
+    for i in np.argsort(across, kind='stable'):
+        away = np.abs(last - down[i])
+        near = int(away.argmin()) if len(away) and away.min() < .6*size else len(lines)
+        if near == len(lines): lines, last = [*lines, []], np.append(last, 0)
+        lines[near].append(i)
+        last[near] = down[i]
+    return [[digits[i] for i in line] for line in sorted(lines, key=lambda line: down[line].mean())]
 
 # %% ../../nbs/08f_pictures.finding.ipynb #5bece320
 def slope(
@@ -312,7 +315,8 @@ def page_of(
     digits = [Digit(tuple(box(o)*np.tile(scale, 2)), cut_out(ink, o, scale)) for o in parts]
     rows = in_lines(digits, height*scale[1], lines - turned)
     rows = [[o._replace(box=back(o.box)) for o in row] for row in rows]
-    return Layout(rows, left_out(grey, ink, height), np.degrees(turned), certain), height
+    degrees = float((np.degrees(turned) + 180) % 360 - 180)
+    return Layout(rows, left_out(grey, ink, height), degrees, certain), height
 
 # %% ../../nbs/08f_pictures.finding.ipynb #a7b23905
 def as_it_is(
