@@ -42,7 +42,7 @@ def test_notebooks_are_clean(fresh):
 
 @pytest.mark.parametrize('module', modules, ids=lambda o: o.name)
 def test_every_module_has_its_notebook(module):
-    source = re.search(r'File to edit: \.\./(nbs/\S+\.ipynb)', module.read_text())
+    source = re.search(r'File to edit: (?:\.\./)+(nbs/\S+\.ipynb)', module.read_text())
     assert source and (root/source[1]).is_file()
 
 

@@ -1,6 +1,7 @@
 """The READMEs' code runs, and their figures are those in results/. `make readme` writes the tables anew."""
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pandas as pd
@@ -60,24 +61,6 @@ def on_all():
                           'worst %'], lines)
 
 
-def own_digits():
-    "How digits on each kind of paper are read"
-    r = result('own_digits')
-    kinds = r['kinds'].values()
-    n = {part: sum(o[part]['n'] for o in kinds) for part in ('single', 'page')}
-    right = {part: dict(accuracy=sum(o[part]['correct'] for o in kinds)/n[part]) for part in n}
-    lines = [[name, *(f"{100*o[part]['accuracy']:.1f}" for part in n)]
-             for name, o in [*r['kinds'].items(), ('together', right)]]
-    lines.append(['drawn as with a finger, no paper', f"{100*r['drawn']['accuracy']:.1f}", '–'])
-    table = markdown_rows(['kind of paper', 'single digits right %', 'digits of whole pages right %'], lines)
-    said = {k: f"{o['accuracy']:.1%} of {o['n']:,}" for k, o in r['rejected_below_90'].items()}
-    return f'''{table}
-
-{n['single']:,} single digits, {n['page']:,} on pages, {r['drawn']['n']:,} drawn. With `--reject-below .9` these get a
-question mark instead of a digit: {said['letters']} letters, {said['scribbles']} scribbles, and {said['right']}
-photographed digits that are read right.'''
-
-
 def app():
     "How quick the page is, and how large"
     r = result('app')
@@ -135,7 +118,6 @@ blocks = {
     'race': race_table(result('bench_race')),
     'scale': scale_table(result('bench_scale')),
     'inference': inference_table(result('bench_inference')),
-    'own digits': own_digits(),
     'app': app(),
     'on all': on_all(),
     'faults': faults(),
@@ -168,6 +150,12 @@ def test_its_tables_are_the_results(page):
 def test_every_table_is_shown():
     shown = {o for page in pages for o in re.findall(r'<!-- ((?!end)[\w ]+) -->', page.read_text(encoding='utf-8'))}
     assert shown == set(blocks)
+
+
+def test_the_page_about_pictures_is_its_results():
+    report = runpy.run_path(str(root/'results'/'pictures.py'))['report']
+    page = (root/'results'/'pictures.md').read_text(encoding='utf-8')
+    assert report(result('pictures')) == page, 'python results/pictures.py --only'
 
 
 def test_the_results_are_about_mnist():
