@@ -279,23 +279,27 @@ def train_finder(
 ) -> Path: # The folder of the run
     "Train the network that finds digits, and write what it has learned"
     check_numbers(pages=(pages, 2*bs), epochs=(epochs, 1), bs=(bs, 1), lr=(lr, 1e-6), wd=(wd, 0), ema=(ema, 0, 1))
-    config = dict(data=str(data), pages=pages, epochs=epochs, bs=bs, lr=lr, wd=wd, ema=ema, seed=seed, start=start)
+    config = dict(data=str(data), pages=pages, epochs=epochs, bs=bs, lr=lr, wd=wd, ema=ema, seed=seed, start=str(start))
     path, run, watch = mnist_path(data), new_run(out, 'finder'), Stopwatch()
+    if (run/'config.json').exists() and read_json(run/'config.json') != config:
+        raise ValueError(f"'{run}' is of a training with other options: name a new folder, or repeat its command")
+    write_json(run/'config.json', config)
     set_seed(seed, reproducible=True)
     dls = page_dls(path, pages, bs, seed)
     watch.lap('pages')
     learn = finder_learner(dls, path=run)
     if start: learn.model.load_state_dict(load(Path(start).read_bytes()))
     log, checkpoint = EpochLog(run/'history.csv'), Checkpoint(run/'checkpoint.pt')
-    with learn.no_bar(), checkpoint.patient():
+    with learn.no_bar(), learn.no_logging(), checkpoint.patient():
         learn.fit_one_cycle(epochs, lr, wd=wd, cbs=[BFloat16Maps(), EMA(ema), log, checkpoint, TrimMemory()])
     watch.lap('training')
     last = log.rows[-1]
     metrics = dict(parameters=n_params(learn.model), seconds=watch.seconds,
                    valid={k: last[k] for k in ('valid_loss', 'ink_iou', 'centre_error')})
-    for name, content in dict(config=config, metrics=metrics, environment=environment()).items():
+    for name, content in dict(metrics=metrics, environment=environment()).items():
         write_json(run/f'{name}.json', content)
     weights = {k: v.contiguous() for k, v in learn.model.state_dict().items()}
     with whole_file(run/'weights.safetensors') as f: f.write(save(weights))
     export_finder(run)
+    (run/'checkpoint.pt').unlink(missing_ok=True)
     return run

@@ -102,7 +102,18 @@ def grouped(
     order = np.argsort(mine, kind='stable')
     return np.split(order, np.flatnonzero(np.diff(mine[order])) + 1)
 
-# %% ../../nbs/08f_pictures.finding.ipynb #9e493f64
+# %% ../../nbs/08f_pictures.finding.ipynb #9e5bec5f
+def connected(
+    x:np.ndarray, y:np.ndarray # `int` n
+) -> list: # Of indices of the pixels that are connected
+    "Pixels that touch, belong together"
+    there = np.zeros((np.ptp(y) + 1, np.ptp(x) + 1), bool)
+    there[y - y.min(), x - x.min()] = True
+    labels, n = ndimage.label(there, np.ones((3, 3)))
+    mine = labels[y - y.min(), x - x.min()]
+    return [np.flatnonzero(mine == i) for i in range(1, n + 1)]
+
+# %% ../../nbs/08f_pictures.finding.ipynb #8f0fdd7d
 def all_parts(
     ink:np.ndarray, fields:np.ndarray, # From `look`
     least:float=.3 # What is ink
@@ -116,7 +127,7 @@ def all_parts(
     at = np.stack([2*x + 1 + unit*right, 2*y + 1 + unit*down])*(12/max(height, 12))  # cells of a twelfth of a digit
     at = np.round(at).astype(int)
     def part(o): return Part(x[o], y[o], ink[o])
-    def large(o): return o.ink.sum() > .12*typical and np.ptp(box(o).reshape(2, 2), 0).max() > .4*height
+    def large(o): return o.ink.sum() > .05*typical and np.ptp(box(o).reshape(2, 2), 0).max() > .4*height
     groups = grouped(at, ink, 4)
     mass = np.array([ink[o].sum() for o in groups])
     typical = np.median(np.repeat(mass, [len(o) for o in groups]))
@@ -124,11 +135,13 @@ def all_parts(
     for o in groups:
         if not large(whole := part(o)): continue
         parts.append(whole)
-        pieces = [piece for i in grouped(at[:, o], ink[o], 2) if large(piece := part(o[i]))]
+        for i in grouped(at[:, o], ink[o], 2), connected(x[o], y[o]):
+            pieces = [piece for j in i if large(piece := part(o[j]))]
+            if len(pieces) > 1: break
         if len(pieces) > 1: doubtful.append((whole, pieces))
     return parts, doubtful, height
 
-# %% ../../nbs/08f_pictures.finding.ipynb #96d1f15e
+# %% ../../nbs/08f_pictures.finding.ipynb #45df471c
 def cut_out(
     ink:np.ndarray, # From `look`
     part:Part,
@@ -146,7 +159,7 @@ def cut_out(
     if angle: there = np.asarray(Image.fromarray(there).rotate(np.degrees(angle), Image.Resampling.BICUBIC, True))
     return as_mnist(cropped((there/there.max()).clip(0, 1), .3))
 
-# %% ../../nbs/08f_pictures.finding.ipynb #fde53cb6
+# %% ../../nbs/08f_pictures.finding.ipynb #7a508366
 Digit = namedtuple('Digit', 'box image')  # box: left, top, right, bottom in the picture; image: `uint8` 28 x 28
 
 def whole_pixels(box, by): return tuple(np.round(np.multiply(box, by)).astype(int).tolist())
@@ -167,15 +180,16 @@ class Layout(list):
         for line in self: line[:] = [o._replace(box=whole_pixels(o.box, by)) for o in line]
         return self
 
-# %% ../../nbs/08f_pictures.finding.ipynb #3698d614
+# %% ../../nbs/08f_pictures.finding.ipynb #f9e11ed8
 first_side, readable, ideal = 128, 28, 44  # pixels: of the first look, and of a digit's height
-clearly = 3.  # by how much the energy of a piece must be less than that of the whole, to be the digit
+clearly = 3.  # by how much the energy of something else than the whole, as it is, must be less than its
+narrower = .7, .5, .35  # widths at which a digit that is wider than .8 of its height is read too: it may be stretched
 
 def look_for_one(
     grey:np.ndarray, # `float32` h x w, 0 to 1
     fit=None # From `uint8` n x 28 x 28 to how much each looks like a digit to a reader, n
 ) -> tuple|None: # (box in `grey`, `uint8` 28 x 28)
-    "The largest digit, looked at again from near if it is small; a reader says if it is less than all of the ink"
+    "The largest digit, looked at again from near if it is small; a reader may say that it is a piece, or stretched"
     corner = np.zeros(2)
     for nearer in True, False:
         ink, _, scale = look(grey, first_side)
@@ -187,12 +201,16 @@ def look_for_one(
         left, top = max(left, 0), max(top, 0)
         grey, corner = grey[top:bottom, left:right], corner + (left, top)
     whole, pieces = found
-    parts = [whole, *pieces] if fit else [whole]
-    images = [cut_out(ink, o, scale) for o in parts]
-    best = int(np.argmax(fit(np.stack(images)) - clearly*(np.arange(len(parts)) > 0))) if len(parts) > 1 else 0
-    return box(parts[best])*np.tile(scale, 2) + np.tile(corner, 2), images[best]
+    wide, high = np.ptp(box(whole).reshape(2, 2), 0)*scale
+    ways = [(whole, 1.), *((o, 1.) for o in pieces), *((whole, o) for o in narrower if wide > .8*high)]
+    images = [cut_out(ink, o, scale*(width, 1)) for o, width in (ways if fit else ways[:1])]
+    best = 0
+    if len(images) > 1:
+        fits = fit(np.stack(images))
+        best = int(fits.argmax()) if fits.max() > fits[0] + clearly else 0
+    return box(ways[best][0])*np.tile(scale, 2) + np.tile(corner, 2), images[best]
 
-# %% ../../nbs/08f_pictures.finding.ipynb #bedb5a95
+# %% ../../nbs/08f_pictures.finding.ipynb #2dfa6da5
 def look_for_all(
     grey:np.ndarray, # `float32` h x w, 0 to 1
     fit=None # As `look_for_one` takes it
@@ -210,7 +228,7 @@ def look_for_all(
         if min(several) > one: parts = [o for o in parts if o is not whole] + pieces
     return ink, scale, parts, height
 
-# %% ../../nbs/08f_pictures.finding.ipynb #df426114
+# %% ../../nbs/08f_pictures.finding.ipynb #6671adf1
 def in_lines(
     digits:list, # Of `Digit`
     size:float, # Height of a digit
@@ -229,7 +247,7 @@ def in_lines(
         last[near] = down[i]
     return [[digits[i] for i in line] for line in sorted(lines, key=lambda line: down[line].mean())]
 
-# %% ../../nbs/08f_pictures.finding.ipynb #5bece320
+# %% ../../nbs/08f_pictures.finding.ipynb #8e329b1f
 def slope(
     parts:list, # Of `Part`
     scale:np.ndarray, # From `look`
@@ -244,44 +262,48 @@ def slope(
     mean = np.exp(4j*np.arctan2(down, right)).mean()
     return float(np.angle(mean))/4 if abs(mean) > agree else 0.
 
-# %% ../../nbs/08f_pictures.finding.ipynb #2ca806ee
+# %% ../../nbs/08f_pictures.finding.ipynb #e02d4dff
 def page_angle(
     ink:np.ndarray, scale:np.ndarray, # From `look`
     parts:list, # Of `Part`
     fit=None, # As `look_for_one` takes it; without, pages are upright
     most:int=24, # Digits that are asked about
-    errors:float=2. # Standard errors by which a side must win
+    errors:float=2., # Standard errors by which a side must win
+    spread:float=1.5 # Of such differences between digits, at least: of few it cannot be estimated
 ) -> tuple: # (by how much lines are turned, and digits, clockwise, in radians; whether no other side may be up)
     "By how much a page is turned: so that its digits look most like digits"
     lines, some = slope(parts, scale), parts[::-(-len(parts)//most)]
-    if not fit or len(parts) < 3: return lines, lines, True
+    if not fit or len(parts) < 2: return lines, lines, True
     def fits(angle): return fit(np.stack([cut_out(ink, o, scale, angle) for o in some]))
     sides = [max(((fits(o), o) for o in {side, side + lines*(abs(lines) > .1)}), key=lambda o: o[0].mean())
              for side in np.pi/2*np.arange(4)]
     def wins(a, b):
         more = sides[a][0] - sides[b][0]
-        return more.mean() > errors*more.std()/np.sqrt(len(more))
+        return more.mean() > errors*max(more.std(ddof=1), spread)/np.sqrt(len(more))
     best = int(np.argmax([o.mean() for o, _ in sides]))
     best = best if wins(best, 0) else 0
     return best*np.pi/2 + lines, sides[best][1], all(wins(best, o) for o in range(4) if o != best)
 
-# %% ../../nbs/08f_pictures.finding.ipynb #23550603
+# %% ../../nbs/08f_pictures.finding.ipynb #7b9d065a
 def left_out(
     grey:np.ndarray, # `float32` h x w, 0 to 1
-    ink:np.ndarray, # `float32` H x W, 0 to 1: what is digits' ink, of the same picture
+    ink:np.ndarray, # From `look`, like `parts`
+    parts:list, # Of `Part`: the digits
     height:float # Of a digit, in pixels of `ink`
 ) -> float: # 0 to 1
     "Of what stands out half as much as digits do, and ends within the picture: how much is no digit"
-    grey = resized(grey, ink.shape)
+    digits = np.zeros(np.divide(ink.shape, 2).astype(int), bool)
+    for o in parts: digits[o.y, o.x] = True
+    near = np.kron(ndimage.binary_dilation(digits, iterations=2), np.ones((2, 2), bool))
+    grey, ink = resized(grey, ink.shape), ink*near
     out = grey - ndimage.gaussian_filter(grey, height)
     level = (out*ink).sum()/max(ink.sum(), 1e-6)
     marks, _ = ndimage.label(out*np.sign(level) > abs(level)/2, np.ones((3, 3)))
     edges = np.unique(np.r_[marks[0], marks[-1], marks[:, 0], marks[:, -1]])
     marks = ~np.isin(marks, np.append(edges, 0))
-    digits = ndimage.binary_dilation(ink > .1, iterations=3)
-    return float((marks & ~digits).sum()/max(marks.sum(), 1))
+    return float((marks & ~near).sum()/max(marks.sum(), 1))
 
-# %% ../../nbs/08f_pictures.finding.ipynb #d2d9e34e
+# %% ../../nbs/08f_pictures.finding.ipynb #aad894f3
 def turned_back(
     grey:np.ndarray, # `float32` h x w, 0 to 1
     angle:float # By how much it is turned, clockwise, in radians
@@ -297,7 +319,7 @@ def turned_back(
         return np.r_[corners.min(0), corners.max(0)].clip(0, np.tile(grey.shape[::-1], 2))
     return np.asarray(image).clip(0, 1), back
 
-# %% ../../nbs/08f_pictures.finding.ipynb #699ca42c
+# %% ../../nbs/08f_pictures.finding.ipynb #16a73cd9
 def page_of(
     grey:np.ndarray, # `float32` h x w, 0 to 1
     fit=None, # As `look_for_one` takes it
@@ -307,6 +329,7 @@ def page_of(
     ink, scale, parts, height = look_for_all(grey, fit)
     if not parts: return None, 0
     lines, turned, certain = page_angle(ink, scale, parts, fit)
+    missed = left_out(grey, ink, parts, height)
     if abs(turned) < much: turned, back = 0., lambda box: box
     else:
         grey, back = turned_back(grey, turned)
@@ -316,9 +339,9 @@ def page_of(
     rows = in_lines(digits, height*scale[1], lines - turned)
     rows = [[o._replace(box=back(o.box)) for o in row] for row in rows]
     degrees = float((np.degrees(turned) + 180) % 360 - 180)
-    return Layout(rows, left_out(grey, ink, height), degrees, certain), height
+    return Layout(rows, missed, degrees, certain), height
 
-# %% ../../nbs/08f_pictures.finding.ipynb #a7b23905
+# %% ../../nbs/08f_pictures.finding.ipynb #d416f69f
 def as_it_is(
     source # As `open_image` takes it
 ) -> np.ndarray|None: # `uint8` 28 x 28
@@ -328,7 +351,7 @@ def as_it_is(
 whole = 0, 0, 28, 28
 nothing = 'there is no digit in this picture: expected one in ink that differs from its ground'
 
-# %% ../../nbs/08f_pictures.finding.ipynb #f34fcf90
+# %% ../../nbs/08f_pictures.finding.ipynb #f48bbec3
 def find_digit(
     source, # A picture of one digit: path, bytes, open file, PIL image, or array h x w, h x w x 3 or h x w x 4
     fit=None # As `look_for_one` takes it
@@ -342,7 +365,7 @@ def find_digit(
         if scale == 1: break
     raise ValueError(nothing)
 
-# %% ../../nbs/08f_pictures.finding.ipynb #e7c43b81
+# %% ../../nbs/08f_pictures.finding.ipynb #e9bf3367
 def find_digits(
     source, # A picture, as `find_digit` takes it
     fit=None # As `look_for_one` takes it
@@ -357,7 +380,7 @@ def find_digits(
     if not page: raise ValueError(nothing)
     return page.scaled(by)
 
-# %% ../../nbs/08f_pictures.finding.ipynb #6575a327
+# %% ../../nbs/08f_pictures.finding.ipynb #3b8f044c
 def to_mnist(
     source # As `find_digit` takes it
 ) -> np.ndarray: # `uint8` 28 x 28, light ink on 0

@@ -39,11 +39,12 @@ def unwrapped(
     "The picture itself; `ValueError` if there is none in it, or several"
     if isinstance(source, dict):
         if source.get('composite') is not None: return unwrapped(source['composite'])
-        raise ValueError("this dict is no picture: expected that of Gradio's editor, with something drawn in `composite`")
+        raise ValueError("this dict is no picture: expected that of Gradio's editor, with a drawing in `composite`")
     if hasattr(source, 'read'): return source.read()
     if getattr(source, 'ndim', 0) != 4: return source
     if len(source) == 1: return source[0]
-    raise ValueError(f'an array of shape {tuple(source.shape)} holds {len(source)} pictures: give them to predict_batch')
+    raise ValueError(f'an array of shape {tuple(source.shape)} holds {len(source)} pictures: give them to '
+                     'predict_batch')
 
 # %% ../../nbs/08a_pictures.opening.ipynb #6a9e8fa4
 formats = 'PNG', 'JPEG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM'
