@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pages
 import pytest
 import torch
 from conftest import run_command
 from fastai.torch_core import set_seed
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from mnist_fastai.data import digits_arrays
@@ -22,6 +22,8 @@ from mnist_fastai.export import export_weights, onnx_bytes
 from mnist_fastai.inference import Predictor, draw_predictions, in_colour, read_digits
 from mnist_fastai.interpret import class_activation_map
 from mnist_fastai.learner import build_model
+from mnist_fastai.pictures import photos as pages
+from mnist_fastai.pictures.finding import to_mnist
 from mnist_fastai.runs import train
 
 
@@ -79,7 +81,7 @@ def test_the_answer_for_one_is_the_answer_among_many():
 
 def test_what_is_not_sure_is_rejected():
     grain = np.random.default_rng(0).normal(size=(60, 60))
-    scribble = (np.pad(pages.gaussian_filter(grain, 4) > .05, 40)*255).astype(np.uint8)
+    scribble = (np.pad(gaussian_filter(grain, 4) > .05, 40)*255).astype(np.uint8)
     for least, rejected in ((0., False), (.99, True)):
         reader = Predictor(reject_below=least)
         assert (reader.predict(scribble).digit is None) == rejected
@@ -148,7 +150,7 @@ def test_each_picture_gets_an_answer_or_a_reason(best, tmp_path):
     found = best.predict_batch(pictures)
     assert [o.digit for o in found] == [3, None, None, None, None, 8]
     assert [o.digit for o in best.predict(tuple(pictures))] == [o.digit for o in found]
-    for o, said in zip(found[1:5], ('is no picture', 'there is no ink', f"No such file or directory: '{pictures[3]}'",
+    for o, said in zip(found[1:5], ('is no picture', 'there is no digit', f"No such file or directory: '{pictures[3]}'",
                                     'is no picture')):
         assert said in o.reason and str(o) == f'unread: {o.reason}' and '\n' not in o.reason
         assert o.prob == 0 == o.probs.sum() and o.probs.shape == (10,) and o.box is o.image is o.perhaps is None
@@ -372,7 +374,6 @@ def test_read_prints_the_lines_of_a_page(pictures, sh):
 
 
 def test_kaggles_test_file_becomes_a_submission(tmp_path, sh, best):
-    from mnist_fastai.images import to_mnist
     known = [to_mnist(drawn(i)) for i in range(10)]
     head = ','.join(f'pixel{i}' for i in range(784))
     rows = [','.join(map(str, o.ravel())) for o in known]
