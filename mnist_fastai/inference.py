@@ -178,7 +178,8 @@ class Page(list):
     @property
     def doubts(self):
         "What a person should know before trusting it"
-        return [*[f'{self.left_out:.0%} of what looks like ink was taken for no digit']*(self.left_out >= much_left_out),
+        much = self.left_out >= much_left_out
+        return [*[f'{self.left_out:.0%} of what looks like ink was taken for no digit']*much,
                 *['it is not sure which side of the page is up']*(not self.upright)]
 
     def __repr__(self):

@@ -360,7 +360,7 @@ def test_the_container_has_what_the_page_imports():
     modules = 'app', 'inference', *(f'pictures/{o}' for o in ('finding', 'mnist_form', 'opening'))
     source = ''.join((root/'mnist_fastai'/f'{o}.py').read_text() for o in modules)
     imported = {*re.findall(r'^\s*(?:from|import) (\w+)', source, re.M)}
-    imported -= {*sys.stdlib_module_names, 'mnist_fastai', 'torch', 'matplotlib'}
+    imported -= {*sys.stdlib_module_names, 'mnist_fastai', 'torch', 'matplotlib', 'pillow_heif'}
     known = dict(PIL='pillow', uvicorn='gradio', fastapi='gradio', anyio='gradio')
     assert {known.get(o, o) for o in imported} <= names and not names & {'torch', 'fastai', 'scikit-learn'}
 

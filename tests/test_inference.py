@@ -19,7 +19,7 @@ from torch import nn
 
 from mnist_fastai.data import digits_arrays
 from mnist_fastai.export import export_weights, onnx_bytes
-from mnist_fastai.inference import Predictor, draw_predictions, in_colour, read_digits
+from mnist_fastai.inference import Page, Predictor, draw_predictions, in_colour, read_digits
 from mnist_fastai.interpret import class_activation_map
 from mnist_fastai.learner import build_model
 from mnist_fastai.pictures import photos as pages
@@ -187,6 +187,24 @@ def test_what_is_unsure_on_a_page_is_marked_and_said():
     [line] = reader.read(page('31'))
     assert line.text == '??' and re.fullmatch(r'\?\?  \(\?: perhaps 3 \d+%, 1 \d+%\)', str(line))
     assert str(Predictor().read(page())) == '314159\n2653'
+
+
+def test_what_is_doubtful_about_a_page_is_said(best):
+    lines = [*best.read(page('31'))]
+    for doubts, said in ((dict(left_out=.6), ['60% of what looks like ink was taken for no digit']),
+                         (dict(upright=False, angle=90.), ['it is not sure which side of the page is up']),
+                         (dict(left_out=.1), [])):
+        assert (found := Page(lines, **doubts)).doubts == said
+        assert str(found) == '\n'.join(['31', *(f'({o})' for o in said)])
+
+
+def test_predict_takes_what_is_wrapped(best):
+    image = drawn(3)
+    for o in (dict(composite=image), image[None, ..., None], image[None, None]):
+        found = best.predict(o)
+        assert found.digit == 3 and found._repr_html_().count('<image') == 2
+        assert ''.join(line.text for line in best.read(o)) == '3'
+    assert [o.digit for o in best.predict_batch(np.stack([image, image])[..., None])] == [3, 3]
 
 
 def test_answers_show_themselves_without_anything_from_elsewhere(best, tmp_path):
@@ -371,6 +389,10 @@ def test_read_prints_the_lines_of_a_page(pictures, sh):
     [found] = json.loads(sh('mnist-read', 'page.jpg', '--json').stdout)
     assert [o['text'] for o in found['lines']] == ['314159', '2653']
     assert all(len(o['box']) == 4 and 0 <= o['probability'] <= 1 for o in found['lines'][0]['digits'])
+    assert found['left_out'] < .1 and found['angle'] == 0 and found['upright'] is True
+    page().rotate(180).save(pictures/'turned.jpg')
+    [found] = json.loads(sh('mnist-read', 'turned.jpg', '--json').stdout)
+    assert [o['text'] for o in found['lines']] == ['314159', '2653'] and found['angle'] == 180
 
 
 def test_kaggles_test_file_becomes_a_submission(tmp_path, sh, best):
