@@ -271,8 +271,7 @@ class Predictor(Network):
         sure = not self.reject_below or prob >= self.reject_below and energy <= self.numbers['energy_limit']
         return Prediction(digit if sure else None, prob, probs, found.box, found.image, picture=picture)
 
-    def answers(self, found):
-        "A `Prediction` for each (picture, `Digit`)"
+    def answers(self, found): # A `Prediction` for each (picture, `Digit`)
         return [self.answer(o, *f) for o, f in zip(self.calibrated(np.array([d.image for _, d in found])), found)]
 
     def predict_batch(self,
