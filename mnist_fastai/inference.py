@@ -178,7 +178,8 @@ class Page(list):
     @property
     def doubts(self):
         "What a person should know before trusting it"
-        return [*[f'{self.left_out:.0%} of what looks like ink was taken for no digit']*(self.left_out >= much_left_out),
+        much = self.left_out >= much_left_out
+        return [*[f'{self.left_out:.0%} of what looks like ink was taken for no digit']*much,
                 *['it is not sure which side of the page is up']*(not self.upright)]
 
     def __repr__(self):
@@ -277,8 +278,7 @@ class Predictor(Network):
         return Prediction(digit if prob >= self.reject_below else None, prob, probs, found.box, found.image,
                           picture=picture)
 
-    def answers(self, found):
-        "A `Prediction` for each (picture, `Digit`)"
+    def answers(self, found): # A `Prediction` for each (picture, `Digit`)
         return [self.answer(o, *f) for o, f in zip(self.calibrated(np.array([d.image for _, d in found])), found)]
 
     def predict_batch(self,

@@ -14,11 +14,11 @@ from PIL import Image
 from scipy.interpolate import make_interp_spline
 
 from mnist_fastai.app import data_url
+from mnist_fastai.pictures import photos as pages
 from mnist_fastai.runs import environment, write_json
 
 here = Path(__file__).parent
 sys.path.insert(0, str(here.parent/'tests'))
-import pages  # noqa: E402
 from browser import draw_stroke, open_browser  # noqa: E402
 from serving import install_space, serving  # noqa: E402
 

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
-import pages
 import pytest
 from browser import draw_stroke, path_of
 from conftest import listen_to_ctrl_c, only_full
@@ -21,6 +20,7 @@ from serving import docker_steps, install_space, root, serving
 
 from mnist_fastai.app import data_url, hard, hard_digits
 from mnist_fastai.inference import Predictor
+from mnist_fastai.pictures import photos as pages
 
 
 @pytest.fixture(scope='module')
@@ -357,9 +357,10 @@ def test_the_gallery_with_mnist():
 def test_the_container_has_what_the_page_imports():
     "And no PyTorch; `make test-full` installs it"
     names = {o for step in docker_steps() for o in step}
-    source = ''.join((root/'mnist_fastai'/f'{o}.py').read_text() for o in ('app', 'inference', 'images'))
+    modules = 'app', 'inference', *(f'pictures/{o}' for o in ('finding', 'mnist_form', 'opening'))
+    source = ''.join((root/'mnist_fastai'/f'{o}.py').read_text() for o in modules)
     imported = {*re.findall(r'^\s*(?:from|import) (\w+)', source, re.M)}
-    imported -= {*sys.stdlib_module_names, 'mnist_fastai', 'torch', 'matplotlib'}
+    imported -= {*sys.stdlib_module_names, 'mnist_fastai', 'torch', 'matplotlib', 'pillow_heif'}
     known = dict(PIL='pillow', uvicorn='gradio', fastapi='gradio', anyio='gradio')
     assert {known.get(o, o) for o in imported} <= names and not names & {'torch', 'fastai', 'scikit-learn'}
 

@@ -14,8 +14,8 @@ from mnist_fastai.inference import default_reject_below
 from mnist_fastai.recipes import recipes
 from mnist_fastai.runs import read_json, train
 
-commands = [f'mnist-{o}' for o in ('data', 'train', 'compare', 'sweep', 'lr-find', 'export', 'predict', 'read',
-                                  'kaggle', 'evaluate', 'bench')]
+commands = [f'mnist-{o}' for o in ('data', 'train', 'train-finder', 'compare', 'sweep', 'lr-find', 'export', 'predict',
+                                  'read', 'kaggle', 'evaluate', 'bench')]
 
 
 @pytest.mark.parametrize('name', commands)
@@ -35,6 +35,12 @@ def test_the_command_and_the_function_take_the_same():
     def plain(f): return {k: (v.default, v.annotation) for k, v in inspect.signature(f).parameters.items()}
     options = plain(cli.mnist_train)
     assert options.pop('list') and options.pop('resume') and options == plain(train)
+
+
+def test_the_finders_command_takes_what_its_function_takes():
+    from mnist_fastai.pictures.finder import train_finder
+    def plain(f): return {k: v.default for k, v in inspect.signature(f).parameters.items()}
+    assert plain(cli.mnist_train_finder) == plain(train_finder)
 
 
 def test_commands_and_the_page_reject_the_same():
@@ -147,8 +153,8 @@ mistakes = {
     'no model':           (['mnist-predict', 'grey.png', '--model', 'note.txt'], "'note.txt' is no model"),
     'no such image':      (['mnist-predict', 'no.png'], "No such file or directory: 'no.png'"),
     'no image':           (['mnist-predict', 'note.txt'], "'note.txt' is no picture: expected PNG"),
-    'no ink':             (['mnist-predict', 'grey.png'], 'there is no ink in this picture'),
-    'no page':            (['mnist-read', 'grey.png'], 'there is no ink in this picture'),
+    'no ink':             (['mnist-predict', 'grey.png'], 'there is no digit in this picture'),
+    'no page':            (['mnist-read', 'grey.png'], 'there is no digit in this picture'),
     'eleven digits':      (['mnist-predict', 'grey.png', '--top', '11'], 'top=11 is not possible'),
     'no probability':     (['mnist-read', 'grey.png', '--reject-below', '2'], 'reject_below=2.0 is no probability'),
     'no CSV of digits':   (['mnist-kaggle', 'note.txt', 'out.csv'], "expected Kaggle's pixel0, ..., pixel783"),

@@ -365,7 +365,7 @@ def large(images, size=(90, 120), paper=210):
 
 @pytest.mark.parametrize('kind', ['folder', 'tgz'])
 def test_pictures_of_any_size_are_found_as_in_reading(kind, tmp_path, capsys, digits):
-    from mnist_fastai.images import to_mnist
+    from mnist_fastai.pictures.finding import to_mnist
     folder = as_folder(tmp_path/'mine', large(some_images[:40]), some_labels[:40], 'jpg', quality=80)
     Image.fromarray(some_images[50]).save(folder/'training'/str(some_labels[50])/'small.png')
     Image.fromarray(np.full((90, 120), 210, np.uint8)).save(folder/'training'/'3'/'empty\x1b.png')

@@ -9,19 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pages
 import pytest
 import torch
 from conftest import run_command
 from fastai.torch_core import set_seed
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from mnist_fastai.data import digits_arrays
 from mnist_fastai.export import export_weights, onnx_bytes
-from mnist_fastai.inference import Predictor, draw_predictions, in_colour, read_digits
+from mnist_fastai.inference import Page, Predictor, draw_predictions, in_colour, read_digits
 from mnist_fastai.interpret import class_activation_map
 from mnist_fastai.learner import build_model
+from mnist_fastai.pictures import photos as pages
+from mnist_fastai.pictures.finding import to_mnist
 from mnist_fastai.runs import train
 
 
@@ -79,7 +81,7 @@ def test_the_answer_for_one_is_the_answer_among_many():
 
 def test_what_is_not_sure_is_rejected():
     grain = np.random.default_rng(0).normal(size=(60, 60))
-    scribble = (np.pad(pages.gaussian_filter(grain, 4) > .05, 40)*255).astype(np.uint8)
+    scribble = (np.pad(gaussian_filter(grain, 4) > .05, 40)*255).astype(np.uint8)
     for least, rejected in ((0., False), (.99, True)):
         reader = Predictor(reject_below=least)
         assert (reader.predict(scribble).digit is None) == rejected
@@ -148,7 +150,7 @@ def test_each_picture_gets_an_answer_or_a_reason(best, tmp_path):
     found = best.predict_batch(pictures)
     assert [o.digit for o in found] == [3, None, None, None, None, 8]
     assert [o.digit for o in best.predict(tuple(pictures))] == [o.digit for o in found]
-    for o, said in zip(found[1:5], ('is no picture', 'there is no ink', f"No such file or directory: '{pictures[3]}'",
+    for o, said in zip(found[1:5], ('is no picture', 'there is no digit', f"No such file or directory: '{pictures[3]}'",
                                     'is no picture')):
         assert said in o.reason and str(o) == f'unread: {o.reason}' and '\n' not in o.reason
         assert o.prob == 0 == o.probs.sum() and o.probs.shape == (10,) and o.box is o.image is o.perhaps is None
@@ -185,6 +187,24 @@ def test_what_is_unsure_on_a_page_is_marked_and_said():
     [line] = reader.read(page('31'))
     assert line.text == '??' and re.fullmatch(r'\?\?  \(\?: perhaps 3 \d+%, 1 \d+%\)', str(line))
     assert str(Predictor().read(page())) == '314159\n2653'
+
+
+def test_what_is_doubtful_about_a_page_is_said(best):
+    lines = [*best.read(page('31'))]
+    for doubts, said in ((dict(left_out=.6), ['60% of what looks like ink was taken for no digit']),
+                         (dict(upright=False, angle=90.), ['it is not sure which side of the page is up']),
+                         (dict(left_out=.1), [])):
+        assert (found := Page(lines, **doubts)).doubts == said
+        assert str(found) == '\n'.join(['31', *(f'({o})' for o in said)])
+
+
+def test_predict_takes_what_is_wrapped(best):
+    image = drawn(3)
+    for o in (dict(composite=image), image[None, ..., None], image[None, None]):
+        found = best.predict(o)
+        assert found.digit == 3 and found._repr_html_().count('<image') == 2
+        assert ''.join(line.text for line in best.read(o)) == '3'
+    assert [o.digit for o in best.predict_batch(np.stack([image, image])[..., None])] == [3, 3]
 
 
 def test_answers_show_themselves_without_anything_from_elsewhere(best, tmp_path):
@@ -369,10 +389,13 @@ def test_read_prints_the_lines_of_a_page(pictures, sh):
     [found] = json.loads(sh('mnist-read', 'page.jpg', '--json').stdout)
     assert [o['text'] for o in found['lines']] == ['314159', '2653']
     assert all(len(o['box']) == 4 and 0 <= o['probability'] <= 1 for o in found['lines'][0]['digits'])
+    assert found['left_out'] < .1 and found['angle'] == 0 and found['upright'] is True
+    page().rotate(180).save(pictures/'turned.jpg')
+    [found] = json.loads(sh('mnist-read', 'turned.jpg', '--json').stdout)
+    assert [o['text'] for o in found['lines']] == ['314159', '2653'] and found['angle'] == 180
 
 
 def test_kaggles_test_file_becomes_a_submission(tmp_path, sh, best):
-    from mnist_fastai.images import to_mnist
     known = [to_mnist(drawn(i)) for i in range(10)]
     head = ','.join(f'pixel{i}' for i in range(784))
     rows = [','.join(map(str, o.ravel())) for o in known]
