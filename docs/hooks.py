@@ -35,7 +35,12 @@ def title(nb):
     return next((m[1] for o in texts if (m := re.match('# (.+)', o))), nb.stem)
 
 
-def modules_with_names(): return [o for o in modules if title(o) != 'all']  # `all` has those of the others
+def module_of(nb): return import_module(f'mnist_fastai.{title(nb)}')
+
+
+def modules_with_names():
+    "Modules that export something; `all` has what the others export"
+    return [o for o in modules if title(o) != 'all' and module_of(o).__all__]
 
 
 def on_config(config):
@@ -112,17 +117,24 @@ def on_post_page(output, page, config):
 
 def api_page(nb, github):
     "What a module exports, in the order of its notebook"
-    module = import_module(f'mnist_fastai.{title(nb)}')
+    module = module_of(nb)
     lead = f'{module.__doc__} Why and how, with examples: [the notebook](../{rel(nb)}).'
     return '\n\n'.join([f'# {title(nb)}', lead, *(describe(getattr(module, o), o, github) for o in module.__all__)])
+
+
+def line_of(f):
+    "Where it is defined; a namedtuple is assigned"
+    lines = Path(inspect.getsourcefile(f)).read_text().split('\n')
+    assigned = [i for i, o in enumerate(lines, 1) if o.startswith(f'{f.__name__} = ')]
+    return assigned[0] if assigned else inspect.getsourcelines(f)[1]
 
 
 def describe(o, name, github, level=2):
     "Heading, docstring, signature and parameters of a function, or of a class and its methods"
     head = f'{"#"*level} {name}'
-    if not callable(o): return f'{head}\n\n' + ', '.join(f'`{k}`' for k in o)
+    if not callable(o): return f'{head}\n\n' + ', '.join(f'`{k}`' for k in (o if hasattr(o, '__iter__') else [o]))
     f = inspect.unwrap(o)
-    source = f'{github}{rel(Path(inspect.getsourcefile(f)))}#L{inspect.getsourcelines(f)[1]}'
+    source = f'{github}{rel(Path(inspect.getsourcefile(f)))}#L{line_of(f)}'
     parts = [head, f'[source]({source}){{ .source }}', inspect.getdoc(o) or '', signature(o, name), table(o)]
     if inspect.isclass(o):
         own = {k: v for k, v in vars(o).items() if inspect.isfunction(v) and k[0] != '_' and v.__doc__}

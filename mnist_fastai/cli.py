@@ -269,7 +269,7 @@ def mnist_predict(
     images:Annotated[str, 'Pictures of one digit each: photos, scans, drawings; - is standard input', dict(nargs='+')],
     model:str='best', # best, strong, tiny, the folder of a run, an .onnx, or with --trust a .pkl
     top:int=1, # How many digits to name for each picture, the most probable first
-    reject_below:float=.9, # Say ? if the probability is less (0 to 1), or if it looks like no digit; 0: never
+    reject_below:float=.7, # Say ? if the probability is less (0 to 1); 0: never
     json:bool=False, # Print JSON
     csv:bool=False, # Print CSV
     show:str=None, # A PNG to draw: the pictures, the digits in boxes, and what the network saw
@@ -301,7 +301,7 @@ def page_row(
 def mnist_read(
     images:Annotated[str, 'Pictures of pages with digits: photos, scans; - is standard input', dict(nargs='+')],
     model:str='best', # As for mnist-predict
-    reject_below:float=.9, # As for mnist-predict
+    reject_below:float=.7, # As for mnist-predict
     json:bool=False, # Print JSON, with the box and the probability of each digit, and by how much the page is turned
     show:str=None, # As for mnist-predict
     trust:bool=False # As for mnist-predict
@@ -372,7 +372,7 @@ def mnist_app(
                      'none: best', dict(nargs='*')],
     host:str='127.0.0.1', # Who can see the page: 127.0.0.1, this machine; 0.0.0.0, all that can reach it
     port:int=7860, # Port of the page; 0: any that is free
-    reject_below:float=.9, # Say "not sure" if the probability is less (0 to 1), or if it looks like no digit
+    reject_below:float=.7, # Say "not sure" if the probability is less (0 to 1)
     no_browser:bool=False, # Serve the page, open no browser
     trust:bool=False # Run the code in a .pkl
 ):
