@@ -63,7 +63,9 @@ def lines_of_digits(rng, glyphs, others, h, w):
     size = min(.8*h, np.exp(rng.uniform(np.log(7), np.log(64))))
     angle, marks = some_angle(rng), []
     gap, pitch = rng.choice([rng.uniform(-.12, .1), rng.uniform(.1, .5), rng.uniform(.3, 1.2)]), rng.uniform(1.2, 2.4)
-    lettered = rng.choice([0, 0, 0, .15, .4])
+    lettered, ones = rng.choice([0, 0, 0, .15, .4]), rng.choice([0, 0, .4])  # shares of letters, and of more ones
+    wide, high = (glyphs.boxes[:, 2:] - glyphs.boxes[:, :2]).T
+    narrow = np.flatnonzero(wide < .4*high)  # ones, most of them
     spread, wave = rng.uniform(.03, .15), rng.uniform(0, .12)
     rows, reach = max(1, round(np.hypot(h, w)/(pitch*size))), np.hypot(h, w)/2
     if rng.random() < .5: rows = min(rows, int(rng.integers(1, 5)))
@@ -75,6 +77,7 @@ def lines_of_digits(rng, glyphs, others, h, w):
             digit = rng.random() >= lettered
             source = glyphs if digit else others
             i = rng.integers(len(source.images))
+            if digit and len(narrow) and rng.random() < ones: i = rng.choice(narrow)
             left, top, right, bottom = source.boxes[i]
             scale = size*np.exp(rng.normal(0, spread))/(bottom - top if digit else max(bottom - top, right - left))
             shape = hand(rng)
