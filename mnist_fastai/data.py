@@ -682,7 +682,8 @@ def is_fine(
 ) -> bool:
     "Whether a folder can be used as it is"
     try: return not in_mnist_form(read_one_size(path))[1]
-    except ValueError: return False
+    except ValueError as e:  # a damaged test image is met when it is scored, after the training
+        return 'is not a readable image' in str(e) and f'{path/split_names[1]}{os.sep}' in str(e)
 
 # %% ../nbs/00_data.ipynb #a8f3e95d
 def ensure_form(

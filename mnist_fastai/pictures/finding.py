@@ -277,12 +277,12 @@ def page_angle(
     def fits(angle): return fit(np.stack([cut_out(ink, o, scale, angle) for o in some]))
     sides = [max(((fits(o), o) for o in {side, side + lines*(abs(lines) > .1)}), key=lambda o: o[0].mean())
              for side in np.pi/2*np.arange(4)]
-    def wins(a, b):
+    def wins(a, b, errors=errors):
         more = sides[a][0] - sides[b][0]
         return more.mean() > errors*max(more.std(ddof=1), spread)/np.sqrt(len(more))
     best = int(np.argmax([o.mean() for o, _ in sides]))
     best = best if wins(best, 0) else 0
-    return best*np.pi/2 + lines, sides[best][1], all(wins(best, o) for o in range(4) if o != best)
+    return best*np.pi/2 + lines, sides[best][1], all(wins(best, o, errors if best else errors/4) for o in range(4) if o != best)
 
 # %% ../../nbs/08f_pictures.finding.ipynb #7b9d065a
 def left_out(
