@@ -282,7 +282,8 @@ def page_angle(
         return more.mean() > errors*max(more.std(ddof=1), spread)/np.sqrt(len(more))
     best = int(np.argmax([o.mean() for o, _ in sides]))
     best = best if wins(best, 0) else 0
-    return best*np.pi/2 + lines, sides[best][1], all(wins(best, o, errors if best else errors/4) for o in range(4) if o != best)
+    certain = all(wins(best, o, errors if best else errors/4) for o in range(4) if o != best)  # most pages are upright
+    return best*np.pi/2 + lines, sides[best][1], certain
 
 # %% ../../nbs/08f_pictures.finding.ipynb #7b9d065a
 def left_out(
