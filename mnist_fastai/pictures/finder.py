@@ -25,7 +25,7 @@ from ..data import check_numbers, mnist_dls, mnist_path, whole_file
 from ..export import licences
 from ..learner import EMA, BFloat16, Checkpoint, EpochLog, FusedAdam, TrimMemory, keep_memory
 from ..models import n_params
-from .glyphs import Glyphs, as_glyphs
+from .glyphs import Glyphs, as_glyphs, bars
 from .pages import ignored, training_page
 from ..runs import Stopwatch, environment, new_run, read_json, write_json
 
@@ -169,6 +169,7 @@ def page_dls(
     def digits(dl):
         images, rows, (labels,) = dl.store()
         images = images[rows].cpu().numpy()
+        images = np.concatenate([images, bars(np.random.default_rng(seed), len(images)//100)])
         parts = Parallel(os.cpu_count())(delayed(as_glyphs)(o) for o in np.array_split(images, 8))
         return Glyphs(*(np.concatenate(o) for o in zip(*parts)))
     dls = mnist_dls(path)

@@ -110,7 +110,7 @@ def scrawl(rng, draw, w, h, n=None):
 def printed(rng, draw, w, h, angle=0):
     "Words in print"
     face = rng.choice(['DejaVuSans', 'DejaVuSerif', 'DejaVuSansMono', 'STIXGeneral', 'DejaVuSans-Bold'])
-    size = max(7, int(np.exp(rng.uniform(np.log(.03), np.log(.2)))*h))
+    size = max(7, int(np.exp(rng.uniform(np.log(.03), np.log(.6)))*h))
     font = ImageFont.truetype(Path(matplotlib.get_data_path())/f'fonts/ttf/{face}.ttf', size)
     letters = 'aaabcdeeeefghiklmnnoprrsttuuvwxyzADEFGHKLMNPRTUVW.,   '
     for _ in range(rng.integers(1, 6)):
@@ -142,7 +142,7 @@ def enclose(rng, draw, mark, scale, level, width=None):
     "A box or an oval around a digit, `width` pixels wide, or filled"
     half = mark.height*rng.uniform(.6, 1.1)*np.array([rng.uniform(.7, 1.3), 1])
     how = dict(fill=level) if width is None else dict(outline=level, width=width)
-    (draw.rectangle if rng.random() < .6 else draw.ellipse)(
+    (draw.rectangle if rng.random() < .5 else draw.ellipse)(
         (*((mark.centre - half)*scale), *((mark.centre + half)*scale)), **how)
 
 def badges(rng, image, marks, scale):
@@ -165,8 +165,8 @@ def clutter(rng, w, h, marks, scale, outlined):
     draw, which = ImageDraw.Draw(layer), rng.random(4)
     size = marks[0].height*scale[1] if marks else 20
     if which[0] < .35: ruled(rng, draw, 2*w, 2*h, marks[0].angle if marks else 0, 2*size)
-    if which[1] < .12: scrawl(rng, draw, 2*w, 2*h)
-    if which[2] < .12: printed(rng, draw, 2*w, 2*h)
+    if which[1] < .16: scrawl(rng, draw, 2*w, 2*h)
+    if which[2] < .18: printed(rng, draw, 2*w, 2*h)
     if which[3] < .15:
         for _ in range(rng.integers(1, 30)):
             x, y, r = *rng.uniform(0, 1, 2)*(2*w, 2*h), rng.uniform(.5, 4)
@@ -359,10 +359,11 @@ def training_page(
     which, others = rng.random(), letters()
     if which < .5: marks = one_digit(rng, glyphs, h, w)
     else: marks = lines_of_digits(rng, glyphs, others, h, w)
-    if which > .94: marks = [o._replace(digit=False, glyph=rng.integers(len(others.images))) for o in marks]
+    if which > .97: marks = []
+    elif which > .91: marks = [o._replace(digit=False, glyph=rng.integers(len(others.images))) for o in marks]
     if which < .06: marks.append(beside(rng, others, marks[0], False))
     elif which < .1: marks.append(beside(rng, glyphs, marks[0], True))
-    enclosed = rng.choice(['lines', 'fields', *['']*8])
+    enclosed = rng.choice(['lines', 'fields', *['']*7])
     if enclosed and len(marks) == 1: marks = [with_room(rng, marks[0], h, w)]
     pen, gaps = some_pen(rng), lifted(rng, marks)
     size = np.median([o.height for o in marks]) if marks else 20
