@@ -34,13 +34,13 @@ from torch.nn import functional as F
 # %% ../nbs/11_bench.ipynb #52dc6566
 from .augment import augmentations, augments
 from mnist_fastai.data import (
-    _decoded, as_tensors, check_numbers, decode_images, decoded, describe, image_files, mnist_dls, mnist_path,
+    _decoded, as_tensors, check_ranges, decode_images, decoded, describe, image_files, mnist_dls, mnist_path,
     mnist_stats, mnist_test_dl, split_names, stratified_splitter, write_pngs
 )
 from .export import load_pretrained
 from .inference import Predictor
 from .learner import build_model, keep_memory, mnist_learner
-from .runs import environment, fit, markdown_rows, recipe_learner, score, seeded_dls, settings
+from .runs import environment, fit, markdown_table, recipe_learner, score_dl, seeded_dls, make_config
 
 # %% ../nbs/11_bench.ipynb #3fdd2e11
 def documented_dls(
@@ -97,7 +97,7 @@ def fit_bare(
 def channels_last(model:nn.Module) -> nn.Module: return model.to(memory_format=torch.channels_last)
 
 # %% ../nbs/11_bench.ipynb #9ab096db
-def in_memory(
+def in_memory_variants(
     path:Path, # An image folder
     bs:int, # Images a batch
     epochs:int # How many
@@ -111,19 +111,19 @@ def in_memory(
             'bare PyTorch loop': lambda model: fit_bare(tensors, channels_last(model), epochs, bs)}
 
 # %% ../nbs/11_bench.ipynb #003ab893
-def contenders(
+def epoch_variants(
     path:Path, # An image folder
     bs:int, # Images a batch
     epochs:int # How many
-) -> dict: # As `in_memory`
+) -> dict: # As `in_memory_variants`
     "The three ways, ready to be timed"
     dls = documented_dls(path, bs, stratified_splitter())
     return {'fastai as documented': lambda model: fit_fastai(documented_learner(dls, model), epochs),
-            **in_memory(path, bs, epochs)}
+            **in_memory_variants(path, bs, epochs)}
 
 # %% ../nbs/11_bench.ipynb #abce5910
 def time_all(
-    ways:dict, # From `contenders`
+    ways:dict, # From `epoch_variants`
     arch:str, # The network, a new one each time
     runs:int # How often
 ) -> dict: # name -> list of seconds
@@ -145,11 +145,11 @@ def use_threads(
 ):
     "`torch.set_num_threads`; `ValueError` for a number that is not possible"
     if threads is None: return
-    check_numbers(threads=(threads, 1, 1025))
+    check_ranges(threads=(threads, 1, 1025))
     torch.set_num_threads(threads)
 
 # %% ../nbs/11_bench.ipynb #b1316b31
-def spread(
+def median_range(
     seconds # Some
 ) -> dict: # median, min, max
     "What a noisy measurement says"
@@ -166,17 +166,17 @@ def bench(
     threads:int=None # Threads of PyTorch, default as it chooses
 ) -> dict: # Settings, environment, and seconds an epoch: median, min, max, and as a multiple of the bare loop's
     "Time an epoch of training and validation, three ways"
-    check_numbers(bs=(bs, 1), epochs=(epochs, 1), runs=(runs, 1))
+    check_ranges(bs=(bs, 1), epochs=(epochs, 1), runs=(runs, 1))
     use_threads(threads)
     path = mnist_path(data)
     name = describe(path)['name']
-    seconds = time_all(contenders(path, bs, epochs), arch, runs)
-    rows = {k: spread(o/epochs for o in v) for k, v in seconds.items()}
+    seconds = time_all(epoch_variants(path, bs, epochs), arch, runs)
+    rows = {k: median_range(o/epochs for o in v) for k, v in seconds.items()}
     for o in rows.values(): o['ratio'] = o['median']/rows['bare PyTorch loop']['median']
     return dict(dataset=name, arch=arch, bs=bs, epochs=epochs, runs=runs, seconds_an_epoch=rows, **environment())
 
 # %% ../nbs/11_bench.ipynb #60429cda
-def where(
+def hardware_line(
     result:dict # With the keys of `environment`
 ) -> str:
     "The hardware and the versions of a result, for under a table"
@@ -192,12 +192,12 @@ def bench_table(
     r = result
     rows = [[f'({letter}) {name}', f"{o['median']:.2f} s", f"{o['min']:.2f} to {o['max']:.2f} s", f"{o['ratio']:.2f}"]
             for letter, (name, o) in zip('abc', r['seconds_an_epoch'].items())]
-    lines = markdown_rows(['an epoch, with validation', 'median', 'min to max', 'times (c)'], rows)
+    lines = markdown_table(['an epoch, with validation', 'median', 'min to max', 'times (c)'], rows)
     return (f"{lines}\n\n{r['dataset']}, `{r['arch']}`, batch size {r['bs']}, {r['runs']} runs of "
-            f"{r['epochs']} epoch(s) in turn, {where(r)}")
+            f"{r['epochs']} epoch(s) in turn, {hardware_line(r)}")
 
 # %% ../nbs/11_bench.ipynb #6de5a3c3
-def timed(
+def time_functions(
     ways:dict, # name -> function without arguments
     times:int # How often
 ) -> dict: # name -> median of the milliseconds
@@ -219,7 +219,7 @@ def bench_augment(
     times:int=200 # Batches
 ) -> dict: # Settings, environment, and milliseconds a batch: of a training step, and of each augmentation
     "Time the augmentation of a batch and a training step with it"
-    check_numbers(bs=(bs, 1), times=(times, 1))
+    check_ranges(bs=(bs, 1), times=(times, 1))
     use_threads(threads)
     path = mnist_path(data)
     x, y = mnist_dls(path, bs=bs, device='cpu', standardize=False).one_batch()
@@ -227,7 +227,7 @@ def bench_augment(
     opt = torch.optim.AdamW(model.parameters(), fused=True)
     def step(): opt.zero_grad(); F.cross_entropy(model(pixels), y).backward(); opt.step()
     ways = {n: partial(Pipeline(augmentations(n), split_idx=0), x) for n in (*augments, '+'.join(augments))}
-    found = timed({'training step': step, **ways}, times)
+    found = time_functions({'training step': step, **ways}, times)
     return dict(dataset=describe(path)['name'], arch=arch, bs=bs, times=times, milliseconds_a_batch=found,
                 **environment())
 
@@ -237,11 +237,11 @@ def augment_table(
 ) -> str: # Markdown
     "What augmentation costs, as a table"
     step, *rows = result['milliseconds_a_batch'].items()
-    lines = markdown_rows(['a batch', 'median', 'share of the step'],
+    lines = markdown_table(['a batch', 'median', 'share of the step'],
                           [[f"{step[0]}, `{result['arch']}`", f'{step[1]:.2f} ms', ''],
                            *[[name, f'{ms:.2f} ms', f'{ms/step[1]:.0%}'] for name, ms in rows]])
     return (f"{lines}\n\n{result['dataset']}, batch size {result['bs']}, {result['times']} times in turn, "
-            f"{where(result)}")
+            f"{hardware_line(result)}")
 
 # %% ../nbs/11_bench.ipynb #7299e804
 def bench_overhead(
@@ -251,19 +251,19 @@ def bench_overhead(
     sizes:tuple=(32, 128, 512) # Batch sizes
 ) -> dict: # Settings, environment, and for each network and batch size the seconds an epoch
     "Time an epoch through the `Learner` and through a bare loop"
-    check_numbers(runs=(runs, 1))
+    check_ranges(runs=(runs, 1))
     use_threads(threads)
     path, rows = mnist_path(data), []
     for bs in sizes:
-        ways = in_memory(path, bs, 1)
+        ways = in_memory_variants(path, bs, 1)
         for arch in ('simple_cnn', 'two_conv'):
-            ours, bare = map(spread, time_all(ways, arch, runs).values())
+            ours, bare = map(median_range, time_all(ways, arch, runs).values())
             rows.append(dict(arch=arch, bs=bs, ours=ours, bare=bare, ratio=ours['median']/bare['median']))
     return dict(dataset=describe(path)['name'], runs=runs, rows=rows, **environment())
 
 # %% ../nbs/11_bench.ipynb #d2b72b95
 def seconds_cell(
-    o:dict # From `spread`
+    o:dict # From `median_range`
 ) -> str:
     "Median (min to max)"
     return f"{o['median']:.2f} ({o['min']:.2f} to {o['max']:.2f})"
@@ -273,11 +273,11 @@ def overhead_table(
     result:dict # From `bench_overhead`
 ) -> str: # Markdown
     "What the `Learner` costs, as a table"
-    lines = markdown_rows(['network', 'batch size', 'Learner, s an epoch', 'bare loop', 'ratio'],
+    lines = markdown_table(['network', 'batch size', 'Learner, s an epoch', 'bare loop', 'ratio'],
                           [[f"`{o['arch']}`", o['bs'], seconds_cell(o['ours']), seconds_cell(o['bare']),
                             f"{o['ratio']:.2f}"] for o in result['rows']])
     return (f"{lines}\n\n{result['dataset']}, {result['runs']} epochs of each in turn: median (min to max). "
-            f"{where(result)}")
+            f"{hardware_line(result)}")
 
 # %% ../nbs/11_bench.ipynb #0d8e94ee
 def published_cnn() -> nn.Sequential:
@@ -336,13 +336,13 @@ def race_recipe(
     name:str # As `get_recipe` takes it
 ) -> tuple: # (seconds, test accuracy)
     "Run a recipe of this package, as `train` does"
-    c = settings(str(path), name, seed, valid_size=0)
+    c = make_config(str(path), name, seed, valid_size=0)
     with TemporaryDirectory() as tmp, redirect_stdout(io.StringIO()):
         learn = recipe_learner(seeded_dls(path, c, seed, valid_size=0), c, Path(tmp))
         start = time.perf_counter()
         fit(learn, c)
         seconds = time.perf_counter() - start
-    return seconds, score(learn, mnist_test_dl(learn.dls))[0]['accuracy']
+    return seconds, score_dl(learn, mnist_test_dl(learn.dls))[0]['accuracy']
 
 # %% ../nbs/11_bench.ipynb #0d3028af
 def race_documented(
@@ -375,7 +375,7 @@ def bench_race(
     threads:int=None # Threads of PyTorch, default as it chooses
 ) -> dict: # Settings, environment, and for each way the seconds and the test accuracies
     "Time to 99%: seeds 1, 2, ... of each way in turn"
-    check_numbers(runs=(runs, 1))
+    check_ranges(runs=(runs, 1))
     use_threads(threads)
     path, found = mnist_path(data), {name: [] for name in racers}
     spawn = multiprocessing.get_context('spawn')
@@ -387,7 +387,7 @@ def bench_race(
                 one = process.submit(way, path, seed, **kwargs).result() if apart else way(path, seed, **kwargs)
                 found[name].append(one)
                 print(f'seed {seed}  {name:45} %6.2f s  test accuracy %.4f' % one, flush=True)
-    rows = {k: dict(seconds=spread(o[0] for o in v), accuracies=[round(o[1], 6) for o in v]) for k, v in found.items()}
+    rows = {k: dict(seconds=median_range(o[0] for o in v), accuracies=[round(o[1], 6) for o in v]) for k, v in found.items()}
     return dict(dataset=describe(path)['name'], rows=rows, **environment())
 
 # %% ../nbs/11_bench.ipynb #6b12a56f
@@ -401,9 +401,9 @@ def race_table(
         acc, seconds = [100*a for a in o['accuracies']], o['seconds']
         mean = f'{statistics.mean(acc):.2f}' + (f' ± {statistics.stdev(acc):.2f}' if len(acc) > 1 else '')
         rows.append([name, seconds_cell(seconds), f"{seconds['median']/fast:.1f}", len(acc), mean])
-    lines = markdown_rows(['training on all images', 'seconds', 'times `fast`', 'seeds', 'test accuracy %'], rows)
+    lines = markdown_table(['training on all images', 'seconds', 'times `fast`', 'seeds', 'test accuracy %'], rows)
     return (f"{lines}\n\n{result['dataset']}: median (min to max) of the training, mean ± standard deviation of the "
-            f"accuracy. {where(result)}")
+            f"accuracy. {hardware_line(result)}")
 
 # %% ../nbs/11_bench.ipynb #92856673
 def first_use(
@@ -448,7 +448,7 @@ def use_folder(
 ) -> dict: # What `first_use` gives, seconds for `DataLoaders` and an epoch, also with 1 thread; peak memory in bytes
     "All that is done with a data set, in a new process; the epochs are of `fast`"
     use_threads(threads)
-    found, c = first_use(path), settings(str(path), 'fast', 1)
+    found, c = first_use(path), make_config(str(path), 'fast', 1)
     start = time.perf_counter()
     learn = recipe_learner(seeded_dls(path, c, 1, valid_size=0), c)
     found['dataloaders'] = time.perf_counter() - start
@@ -498,8 +498,8 @@ def scale_table(
     rows = [[f"{o['images']:,}", f"{o['decode']:.1f} s", f"{o['open']:.2f} s", f"{o['dataloaders']:.1f} s",
              f"{o['epoch']:.2f} s", f"{o['epoch_one_thread']:.2f} s", f"{o['peak_memory']/1e6:,.0f} MB"]
             for o in result['rows']]
-    return (f"{markdown_rows(titles, rows)}\n\n{result['dataset']} and deformed copies of it; with the "
-            f"test images. {where(result)}")
+    return (f"{markdown_table(titles, rows)}\n\n{result['dataset']} and deformed copies of it; with the "
+            f"test images. {hardware_line(result)}")
 
 # %% ../nbs/11_bench.ipynb #5d090ab5
 def plot_scale(
@@ -537,17 +537,17 @@ def bench_inference(
     model:str='best' # A network of the package
 ) -> dict: # Settings, environment, and milliseconds of each
     "Time reading, from one image to ten thousand and to a whole command"
-    check_numbers(runs=(runs, 1))
+    check_ranges(runs=(runs, 1))
     use_threads(threads)
     dls = mnist_dls(mnist_path(data))
     reader, learn = Predictor(model, threads=threads or 0), mnist_learner(dls, load_pretrained(model))
     file, images = dls.valid_ds.items[0], dls.train.store()[0]
     digit, many = images[0].numpy(), images[torch.arange(10_000) % len(images)].numpy()
-    short = timed({'`Predictor.predict`, an array of 28 x 28': lambda: reader.predict(digit),
+    short = time_functions({'`Predictor.predict`, an array of 28 x 28': lambda: reader.predict(digit),
                    '`Predictor.predict`, the path of a PNG of 28 x 28': lambda: reader.predict(file)}, 100*runs)
     photo = large_photo(images[0])
-    with learn.no_bar(): fastais = timed({'`Learner.predict`, the same path': lambda: learn.predict(file)}, 10*runs)
-    long = timed({'`Predictor.predict`, a JPEG of 12 megapixels': lambda: reader.predict(photo),
+    with learn.no_bar(): fastais = time_functions({'`Learner.predict`, the same path': lambda: learn.predict(file)}, 10*runs)
+    long = time_functions({'`Predictor.predict`, a JPEG of 12 megapixels': lambda: reader.predict(photo),
                   '`Predictor.predict_batch`, 10,000 arrays': lambda: reader.predict_batch(many),
                   '`mnist-predict` on one picture, the whole process': lambda: subprocess.run(
                       [Path(sys.executable).parent/'mnist-predict', file], check=True, capture_output=True)}, runs)
@@ -560,5 +560,5 @@ def inference_table(
 ) -> str: # Markdown
     "What reading takes, as a table"
     rows = [[name, f'{ms:.2f} ms' if ms < 100 else f'{ms/1000:.2f} s'] for name, ms in result['milliseconds'].items()]
-    return (f"{markdown_rows([f'''reading with `{result['model']}`''', 'median'], rows)}\n\n{result['dataset']}, "
-            f"{where(result)}")
+    return (f"{markdown_table([f'''reading with `{result['model']}`''', 'median'], rows)}\n\n{result['dataset']}, "
+            f"{hardware_line(result)}")

@@ -19,7 +19,7 @@ from .recipes import get_recipe
 from .recipes import recipes as all_recipes
 
 # %% ../nbs/15_cli.ipynb #dab234e6
-def one_line(
+def error_line(
     error:Exception # A `ValueError` or an `OSError`
 ) -> str:
     "What went wrong, for the last line on a terminal"
@@ -41,7 +41,7 @@ def command(
         os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # for processes that it starts
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
         try: func(*args, **kwargs)
-        except (ValueError, OSError) as e: raise CliError(f"{func.__name__.replace('_', '-')}: {one_line(e)}") from None
+        except (ValueError, OSError) as e: raise CliError(f"{func.__name__.replace('_', '-')}: {error_line(e)}") from None
         except KeyboardInterrupt: raise CliError('interrupted') from None
     return run
 
@@ -104,18 +104,18 @@ def mnist_train(
         check_alone(mnist_train, 'resume', {**locals(), **kwargs})
         run = runs.resume(resume, log)
     else: run = runs.train(data, recipe, seed, train_size, valid_size, split_seed, log, out, **kwargs)
-    print(runs.summary(run))
+    print(runs.run_summary(run))
     return run
 
 # %% ../nbs/15_cli.ipynb #c40abdb1
-def listed(
+def split_list(
     text:str # With commas
 ) -> list: # Of `str`
     "What stands between the commas"
     return [o.strip() for o in text.split(',') if o.strip()]
 
 # %% ../nbs/15_cli.ipynb #3109fa5f
-def whole_number(
+def parse_int(
     text:str # From the command line
 ) -> int:
     "A number in a list of numbers"
@@ -136,11 +136,11 @@ def mnist_compare(
     scheduler:str=None # Run on a Dask cluster: tcp://HOST:8786
 ):
     "Train all combinations of recipes, seeds and training sizes, and write a leaderboard with plots"
-    names = [o for name in listed(recipes) for o in (all_recipes if name == 'all' else [name])]
-    sizes = [None if o == 'all' else whole_number(o) for o in listed(train_size)]
-    from mnist_fastai.compare import compare, conclusion
+    names = [o for name in split_list(recipes) for o in (all_recipes if name == 'all' else [name])]
+    sizes = [None if o == 'all' else parse_int(o) for o in split_list(train_size)]
+    from mnist_fastai.compare import compare, comparison_summary
     found = compare(names, data, seeds, sizes, jobs, log, out, valid_size, scheduler)
-    print(conclusion(found))
+    print(comparison_summary(found))
     if found.failed: raise ValueError(f'{len(found.failed)} trials failed, see above; the same command tries again')
     return found
 
@@ -158,9 +158,9 @@ def mnist_sweep(
     out:str='runs/sweep' # Folder of the search; what it holds already is gone on with
 ):
     "Search better settings for a recipe on validation images, with Optuna"
-    from mnist_fastai.sweep import conclusion, sweep
-    found = sweep(recipe, trials, listed(vary), data, seed, train_size, valid_size, storage, out)
-    print(conclusion(found))
+    from mnist_fastai.sweep import sweep_summary, sweep
+    found = sweep(recipe, trials, split_list(vary), data, seed, train_size, valid_size, storage, out)
+    print(sweep_summary(found))
     return found
 
 # %% ../nbs/15_cli.ipynb #1a967ffc
@@ -174,11 +174,11 @@ def mnist_lr_find(
     plot:str='lr_find.png' # The picture to write
 ):
     "Try learning rates from tiny to absurd, suggest some, and draw the loss"
-    from mnist_fastai.data import check_numbers, mnist_path
+    from mnist_fastai.data import check_ranges, mnist_path
     from mnist_fastai.learner import find_lr
-    from mnist_fastai.runs import recipe_learner, seeded_dls, settings
-    check_numbers(num_it=(num_it, 1))
-    r = settings(data, recipe, seed, bs=bs)
+    from mnist_fastai.runs import recipe_learner, seeded_dls, make_config
+    check_ranges(num_it=(num_it, 1))
+    r = make_config(data, recipe, seed, bs=bs)
     learn = recipe_learner(seeded_dls(mnist_path(data), r, seed), r)
     with learn.no_bar(): found = find_lr(learn, plot, num_it)
     for name, lr in found._asdict().items(): print(f'{name:8} {lr:.2g}')
@@ -207,7 +207,7 @@ def mnist_train_finder(
     return run
 
 # %% ../nbs/15_cli.ipynb #2a28950c
-def opened(file): return sys.stdin.buffer.read() if file == '-' else file  # `-` is standard input
+def stdin_or_path(file): return sys.stdin.buffer.read() if file == '-' else file  # `-` is standard input
 
 # %% ../nbs/15_cli.ipynb #361e0f33
 def print_rows(
@@ -226,7 +226,7 @@ def print_rows(
             if len(rows) > 1 or not row['reason']: print(text)  # alone it will be the error
 
 # %% ../nbs/15_cli.ipynb #000cae5c
-def finish(
+def draw_and_check(
     rows:list, # As `print_rows` takes them
     drawn:list, # As `draw_predictions` takes it
     show:str=None # A PNG to draw
@@ -241,7 +241,7 @@ def finish(
     if reasons: raise ValueError(f'{len(reasons)} of {len(rows)} pictures could not be read')
 
 # %% ../nbs/15_cli.ipynb #cd347d14
-def as_row(
+def prediction_row(
     file:str,
     answer, # A `Prediction`
     top:int # How many digits to name
@@ -254,8 +254,8 @@ def as_row(
     return dict(row, reason=answer.reason)
 
 # %% ../nbs/15_cli.ipynb #d934f796
-def row_text(
-    row:dict # From `as_row`
+def format_row(
+    row:dict # From `prediction_row`
 ) -> str: # A line
     "An answer, for people"
     file, digit, perhaps, *others, reason = row.values()
@@ -279,10 +279,10 @@ def mnist_predict(
     from mnist_fastai.inference import Predictor
     if not 1 <= top <= 10: raise ValueError(f'top={top} is not possible: expected 1 to 10')
     images, reader = [images] if isinstance(images, str) else images, Predictor(model, reject_below, trust)
-    found = reader.predict_batch(map(opened, images))
-    rows = [as_row(file, o, top) for file, o in zip(images, found)]
-    print_rows(rows, map(row_text, rows), json, csv)
-    finish(rows, [(o.picture, [] if o.reason else [o], f'{file}: {o}') for file, o in zip(images, found)], show)
+    found = reader.predict_batch(map(stdin_or_path, images))
+    rows = [prediction_row(file, o, top) for file, o in zip(images, found)]
+    print_rows(rows, map(format_row, rows), json, csv)
+    draw_and_check(rows, [(o.picture, [] if o.reason else [o], f'{file}: {o}') for file, o in zip(images, found)], show)
     return rows
 
 # %% ../nbs/15_cli.ipynb #0f930ba9
@@ -309,11 +309,11 @@ def mnist_read(
     "Read all digits of a page, line by line"
     from mnist_fastai.inference import Predictor
     images, reader = [images] if isinstance(images, str) else images, Predictor(model, reject_below, trust)
-    pages = reader.read_batch(map(opened, images))
+    pages = reader.read_batch(map(stdin_or_path, images))
     rows = [page_row(*o) for o in zip(images, pages)]
     print_rows(rows, [f'{file}:\n{o}' if len(images) > 1 else str(o) for file, o in zip(images, pages)], json)
     titles = [f'{file}: {o}' if o.reason else file for file, o in zip(images, pages)]
-    finish(rows, [(o.picture, o.digits, title) for o, title in zip(pages, titles)], show)
+    draw_and_check(rows, [(o.picture, o.digits, title) for o, title in zip(pages, titles)], show)
     return rows
 
 # %% ../nbs/15_cli.ipynb #980a6e99
@@ -325,12 +325,12 @@ def mnist_kaggle(
     trust:bool=False # As for mnist-predict
 ):
     "Answer Kaggle's Digit Recognizer"
-    from mnist_fastai.data import read_csv, whole_file
+    from mnist_fastai.data import read_csv, atomic_file
     from mnist_fastai.inference import Predictor
     reader = Predictor(model, trust=trust)
     images, _ = read_csv(test, labelled=False)
     labels = reader.probs(images).argmax(1).tolist()
-    with whole_file(submission, 'w', encoding='utf-8') as f:
+    with atomic_file(submission, 'w', encoding='utf-8') as f:
         f.write('ImageId,Label\n' + ''.join(f'{i},{label}\n' for i, label in enumerate(labels, 1)))
     print(f'{len(labels):,} answers in {submission}')
     return labels
@@ -358,11 +358,11 @@ def mnist_evaluate(
     trust:bool=False # Run the code in the .pkl of what scikit-learn fitted
 ):
     "Write a page about a model: its mistakes, how sure it is, how it fares on untidy digits, what it sees"
-    from mnist_fastai.report import conclusion, report
+    from mnist_fastai.report import report_summary, report
     models = models if isinstance(models, list) else [models]
     if len(models) > 2: raise ValueError(f'{len(models)} models do not fit on a page: expected one or two')
     found = report(*models, data=data, out=out, trust=trust)
-    print(conclusion(found))
+    print(report_summary(found))
     return found
 
 # %% ../nbs/15_cli.ipynb #47507bca

@@ -25,24 +25,24 @@ from scipy.special import softmax
 
 # %% ../nbs/06_compare.ipynb #bbc48746
 import mnist_fastai
-from .data import check_numbers, describe, live, mnist_path, new_folder, whole_file
+from .data import check_ranges, describe, is_interactive, mnist_path, atomic_folder, atomic_file
 from .interpret import stress_accuracy
 from mnist_fastai.runs import (
-    check_installed, check_tracker, environment, markdown_rows, predictions, read_json, run_config, same_tomorrow,
-    save_plot, settings, share, write_json
+    check_installed, check_tracker, environment, markdown_table, load_predictions, read_json, run_config, portable_source,
+    save_plot, make_config, accuracy_interval, write_json
 )
 
 # %% ../nbs/06_compare.ipynb #a54d6e43
-def plan(
+def plan_trials(
     data:str, # As `mnist_path` takes it
     recipes:list, # As `get_recipe` takes them
     seeds:int, # How many: 1, 2, ...
     sizes:list, # Training images, or None for all
     info:dict, # From `describe`
     valid_size:int=5000 # As `train` takes it
-) -> list: # Of `settings`, one a trial
+) -> list: # Of `make_config`, one a trial
     "All combinations; `ValueError` for the first that is not possible"
-    check_numbers(seeds=(seeds, 1))
+    check_ranges(seeds=(seeds, 1))
     total = info['training']['images']
     left = total - min(valid_size, total//5)
     for size in sizes:
@@ -50,7 +50,7 @@ def plan(
         raise ValueError(f'train-size {size} is not possible: {left} images are left beside validation; expected 10 to '
                          f'{left - 10}, or {total} for all')
     sizes = list(dict.fromkeys(None if size in (total, left) else size for size in sizes))
-    trials = [settings(data, recipe, seed, size, valid_size)
+    trials = [make_config(data, recipe, seed, size, valid_size)
               for size, seed, recipe in itertools.product(sizes, range(1, seeds + 1), recipes)]
     same = {json.dumps({**c, 'recipe': None}): c for c in reversed(trials)}  # mlp and mlp:epochs=10 are the same
     return [c for c in trials if (c.epochs or c.seed == 1) and c is same[json.dumps({**c, 'recipe': None})]]
@@ -69,7 +69,7 @@ def code_version() -> str: # SHA-256 in hex
 
 # %% ../nbs/06_compare.ipynb #1775ea6d
 def trial_name(
-    c:dict, # From `settings`
+    c:dict, # From `make_config`
     version:str # Of code and data
 ) -> str: # A folder's name
     "What a trial is called: equal names, equal results"
@@ -86,7 +86,7 @@ def add_stress(
 
 # %% ../nbs/06_compare.ipynb #b0601739
 def run_trial(
-    c:dict, # From `settings`
+    c:dict, # From `make_config`
     dest:Path, # Its folder, when it is done
     work:Path, # Where to work
     threads:int=None, # Of PyTorch, default as it is
@@ -108,31 +108,31 @@ def run_trial(
     finally: shutil.rmtree(here, ignore_errors=True)
 
 # %% ../nbs/06_compare.ipynb #172bf769
-def show_trial(
+def print_trial(
     r:dict, # From `run_trial`
     count:str # How many are done
 ):
     "A line on a trial: always when it failed, else where there is no bar"
-    if 'error' not in r and live(): return
+    if 'error' not in r and is_interactive(): return
     if 'error' not in r: seen = f"validation {r['valid']['accuracy']:.2%}, " if r['valid'] else ''
     what = r.get('error') or f"{seen}{r['seconds']['training']:.1f} s"
     print(f"{count}  {r['name']}  {what}", flush=True)
 
 # %% ../nbs/06_compare.ipynb #4d647213
-def failures(
+def follow_trials(
     results, # Of `run_trial`, as they come
     n:int # How many will
 ) -> list: # Name and error of each that failed
     "Follow trials, with one bar for all or a line for each"
     failed = []
-    for i, r in enumerate(progress_bar(results, total=n, leave=False) if live() else results, 1):
-        show_trial(r, f'{i}/{n}')
+    for i, r in enumerate(progress_bar(results, total=n, leave=False) if is_interactive() else results, 1):
+        print_trial(r, f'{i}/{n}')
         if 'error' in r: failed.append(r)
     return failed
 
 # %% ../nbs/06_compare.ipynb #05bf6ca8
 def run_trials(
-    todo:dict, # folder -> `settings`
+    todo:dict, # folder -> `make_config`
     work:Path, # Where to work
     jobs:int, # Processes
     log:str=None # As `train` takes it
@@ -141,18 +141,18 @@ def run_trials(
     threads = max(1, cpu_count()//jobs)
     with parallel_config('loky', inner_max_num_threads=threads, idle_worker_timeout=5):
         calls = (delayed(run_trial)(c, dest, work, threads if jobs > 1 else None, log) for dest, c in todo.items())
-        return failures(Parallel(jobs, return_as='generator_unordered', batch_size=1)(calls), len(todo))
+        return follow_trials(Parallel(jobs, return_as='generator_unordered', batch_size=1)(calls), len(todo))
 
 # %% ../nbs/06_compare.ipynb #f9737724
-def not_done(
-    todo:dict # folder -> `settings`
+def unfinished(
+    todo:dict # folder -> `make_config`
 ) -> dict: # A part of it
     "The trials whose folder does not hold a finished run"
     return {k: c for k, c in todo.items() if not (k/'metrics.json').exists()}
 
 # %% ../nbs/06_compare.ipynb #f842104b
-def run_and_survive(
-    todo:dict, # folder -> `settings`
+def run_despite_kills(
+    todo:dict, # folder -> `make_config`
     work:Path, # Where to work
     jobs:int, # Processes
     log:str=None # As `train` takes it
@@ -160,27 +160,27 @@ def run_and_survive(
     "`run_trials`, also when a process is killed"
     try: return run_trials(todo, work, jobs, log) if todo else []
     except TerminatedWorkerError as e: killed = e
-    left = not_done(todo)
+    left = unfinished(todo)
     begun = [k for k in left if (work/k.name).exists()]
     if not begun: raise OSError('a process was killed before it began: is there too little memory?') from killed
     for k in begun: shutil.rmtree(work/k.name)
     if len(todo) == 1:
         failed = [dict(name=begun[0].name, error='its process was killed, perhaps for lack of memory')]
-        show_trial(failed[0], '-')
+        print_trial(failed[0], '-')
         return failed
-    failed = run_and_survive({k: c for k, c in left.items() if k not in begun}, work, jobs, log)
-    for k in begun: failed += run_and_survive({k: left[k]}, work, 2, log)  # with one job it would be this process
+    failed = run_despite_kills({k: c for k, c in left.items() if k not in begun}, work, jobs, log)
+    for k in begun: failed += run_despite_kills({k: left[k]}, work, 2, log)  # with one job it would be this process
     return failed
 
 # %% ../nbs/06_compare.ipynb #b9118282
-def run_here(
-    todo:dict, # folder -> `settings`, all in one folder
+def run_locally(
+    todo:dict, # folder -> `make_config`, all in one folder
     jobs:int=None, # Processes, default one a core
     log:str=None # As `train` takes it
 ) -> list: # Name and error of each that failed
     "Run trials on this machine"
     with TemporaryDirectory(dir=next(iter(todo)).parent, prefix='.work-', ignore_cleanup_errors=True) as work:
-        return run_and_survive(todo, Path(work), jobs or min(cpu_count(), len(todo)), log)
+        return run_despite_kills(todo, Path(work), jobs or min(cpu_count(), len(todo)), log)
 
 # %% ../nbs/06_compare.ipynb #e27c12f1
 def data_version(
@@ -190,8 +190,8 @@ def data_version(
     return code_version() + info['training']['sha256'] + info['testing']['sha256']
 
 # %% ../nbs/06_compare.ipynb #87b341f8
-def run_asked(
-    c:dict, # From `settings`
+def run_request(
+    c:dict, # From `make_config`
     name:str, # Of the trial, as the one who asks calls it
     data:str, # Where the data are on this machine
     log:str, # As `train` takes it
@@ -205,7 +205,7 @@ def run_asked(
     return run_trial(AttrDict(c, data=data), Path(here)/name, work, log=log)
 
 # %% ../nbs/06_compare.ipynb #664d5384
-def end_with(
+def exit_with_parent(
     parent:int # The process that asked
 ):
     "End this process soon after that one is gone"
@@ -215,19 +215,19 @@ def end_with(
     if os.name == 'posix': threading.Thread(target=watch, daemon=True).start()
 
 # %% ../nbs/06_compare.ipynb #91d9ff85
-def answer():
+def answer_request():
     "What the process of a trial does: read what is asked from standard input, write `answer.json`"
     asked = json.load(sys.stdin)
-    end_with(asked.pop('parent'))
-    write_json('answer.json', run_asked(**asked))
+    exit_with_parent(asked.pop('parent'))
+    write_json('answer.json', run_request(**asked))
 
 # %% ../nbs/06_compare.ipynb #33f3ded0
-def run_for_another(
-    c:dict, # From `settings`
+def run_on_worker(
+    c:dict, # From `make_config`
     name:str, # Of the trial
     archive:str=None, # The data, a file in the worker's folder; default: they should be where `c` says
     log:str=None # As `train` takes it
-) -> dict: # As `run_asked`, and `files`: path -> bytes
+) -> dict: # As `run_request`, and `files`: path -> bytes
     "What a Dask worker does"
     from distributed import get_worker
     data = str(Path(get_worker().local_directory)/archive) if archive else c['data']
@@ -243,10 +243,10 @@ def run_for_another(
         return dict(read_json(f'{tmp}/answer.json'), files=files, worker=get_worker().address)
 
 # %% ../nbs/06_compare.ipynb #498686c2
-def keep_trial(
-    r:dict, # From `run_for_another`
+def store_trial(
+    r:dict, # From `run_on_worker`
     dest:Path, # Its folder
-    c:dict, # From `settings`
+    c:dict, # From `make_config`
     dataset:str # What the data are called here
 ) -> dict: # As `run_trial`
     "Write the files of a trial, all or none"
@@ -254,7 +254,7 @@ def keep_trial(
     if wrong: return dict(r, error=f'{worker} {wrong}'.strip())
     if (dest/'metrics.json').exists(): return r
     shutil.rmtree(dest, ignore_errors=True)  # something that is no finished trial
-    with new_folder(dest) as tmp:
+    with atomic_folder(dest) as tmp:
         for name, content in files.items():
             (tmp/name).parent.mkdir(parents=True, exist_ok=True)
             (tmp/name).write_bytes(content)
@@ -263,7 +263,7 @@ def keep_trial(
     return r
 
 # %% ../nbs/06_compare.ipynb #d3ac53a7
-def connect(
+def connect_cluster(
     scheduler:str # tcp://HOST:PORT
 ): # A Dask client, with a worker at least
     "Find a cluster; `OSError` if it is not there, or has nobody to work"
@@ -276,7 +276,7 @@ def connect(
     return client
 
 # %% ../nbs/06_compare.ipynb #e8c12105
-def ship(
+def upload_data(
     client, # Of a Dask cluster
     path:Path, # An image folder
     name:str # Of the archive, equal for equal data
@@ -296,7 +296,7 @@ def ship(
 
 # %% ../nbs/06_compare.ipynb #bc6b3b40
 def cluster_results(
-    todo:dict, # folder -> `settings`
+    todo:dict, # folder -> `make_config`
     path:Path, info:dict, # The data, and what `describe` says of them
     scheduler:str, # tcp://HOST:PORT
     log:str=None # As `train` takes it
@@ -304,10 +304,10 @@ def cluster_results(
     "Run trials on a cluster, and keep what they wrote"
     from distributed import as_completed
     archive, asked = f"{path.name}-{info['training']['sha256'][:12]}.tgz", {}
-    with connect(scheduler) as client:
+    with connect_cluster(scheduler) as client:
         def submit(dest, sent=None):
             key = dest.name, sent or ''
-            future = client.submit(run_for_another, dict(todo[dest]), dest.name, sent, log, key=key)
+            future = client.submit(run_on_worker, dict(todo[dest]), dest.name, sent, log, key=key)
             asked[future] = dest, sent
             return future
 
@@ -315,27 +315,27 @@ def cluster_results(
             dest, sent = asked.pop(future)
             r = future.result() if future.status == 'finished' else dict(error=str(future.exception()))
             if 'missing' in r and not sent:
-                ship(client, path, archive)
+                upload_data(client, path, archive)
                 done.add(submit(dest, archive))
-            else: yield keep_trial(dict(r, name=dest.name), dest, todo[dest], info['name'])
+            else: yield store_trial(dict(r, name=dest.name), dest, todo[dest], info['name'])
 
 # %% ../nbs/06_compare.ipynb #70a73e23
 def run_on_cluster(
-    todo:dict, # folder -> `settings`
+    todo:dict, # folder -> `make_config`
     path:Path, info:dict, # The data, and what `describe` says of them
     scheduler:str, # tcp://HOST:PORT
     log:str=None # As `train` takes it
 ) -> list: # Name and error of each that failed
     "Run trials on a Dask cluster"
-    return failures(cluster_results(todo, path, info, scheduler, log), len(todo))
+    return follow_trials(cluster_results(todo, path, info, scheduler, log), len(todo))
 
 # %% ../nbs/06_compare.ipynb #88b8a411
 def run_missing(
-    todo:dict, # folder -> `settings`, all in one folder
+    todo:dict, # folder -> `make_config`, all in one folder
     run # From a part of it to name and error of each that failed
 ) -> list: # Name and error of each that failed
     "Run the trials that are not done"
-    missing = not_done(todo)
+    missing = unfinished(todo)
     print(f'{len(todo)} trials, {len(todo) - len(missing)} of them done before', flush=True)
     if not missing: return []
     next(iter(todo)).parent.mkdir(parents=True, exist_ok=True)
@@ -359,7 +359,7 @@ def read_trials(
     return pd.DataFrame(rows).sort_values(['recipe', 'train_images', 'seed'], ignore_index=True)
 
 # %% ../nbs/06_compare.ipynb #e2794177
-def over_seeds(
+def mean_over_seeds(
     values, # One number a seed
 ) -> tuple: # (mean, standard deviation, low, high); all but the mean are NaN for a single seed
     "Mean, standard deviation and the 95% interval of the mean"
@@ -369,7 +369,7 @@ def over_seeds(
     return mean, np.std(values, ddof=1), mean - half, mean + half
 
 # %% ../nbs/06_compare.ipynb #a4933086
-def summarize(
+def leaderboard(
     trials:pd.DataFrame # From `read_trials`
 ) -> pd.DataFrame: # A row for each recipe and training size, the best validation accuracy first
     "The leaderboard"
@@ -379,13 +379,13 @@ def summarize(
                    epochs=g.epochs.iloc[0], multiply_adds=round(g.multiply_adds.mean()), seconds=g.seconds.mean(),
                    stress=g.stress.mean(), worst=g.worst.mean())
         for part in ('valid', 'test'):
-            row |= dict(zip((part, f'{part}_std', f'{part}_low', f'{part}_high'), over_seeds(g[part])))
+            row |= dict(zip((part, f'{part}_std', f'{part}_low', f'{part}_high'), mean_over_seeds(g[part])))
         rows.append(row)
     df = pd.DataFrame(rows).astype(dict(epochs='Int64'))
     return df.sort_values(['train_images', 'valid'], ascending=False, ignore_index=True)
 
 # %% ../nbs/06_compare.ipynb #c505da03
-def percent(
+def format_mean_std(
     r:dict, # A row of a leaderboard
     part:str # valid, test, stress or worst
 ) -> str: # – if there is none
@@ -405,9 +405,9 @@ def leaderboard_table(
         epochs, seeds = ('–', 'any') if pd.isna(r.epochs) else (int(r.epochs), r.seeds)
         seconds = '–' if pd.isna(r.seconds) else f'{r.seconds:.0f}'
         rows.append([f'`{r.recipe}`', f'{r.train_images:,}', f'{r.parameters:,}', f'{r.multiply_adds:,}', epochs,
-                     seconds, seeds, *(percent(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
+                     seconds, seeds, *(format_mean_std(r, o) for o in ('valid', 'test', 'stress', 'worst'))])
     said = [i for i, column in enumerate(zip(*rows)) if set(column) != {'–'}]
-    return markdown_rows([names[i] for i in said], [[row[i] for i in said] for row in rows])
+    return markdown_table([names[i] for i in said], [[row[i] for i in said] for row in rows])
 
 # %% ../nbs/06_compare.ipynb #1654921b
 def mcnemar(
@@ -419,11 +419,11 @@ def mcnemar(
     return stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.
 
 # %% ../nbs/06_compare.ipynb #a8c1eb23
-def correct(
+def correct_predictions(
     folder:Path # Of a trial
 ) -> np.ndarray: # `bool`, n
     "Which test images a trial gets right"
-    scores, labels = predictions(folder)
+    scores, labels = load_predictions(folder)
     return scores.argmax(1) == labels
 
 # %% ../nbs/06_compare.ipynb #58a4e6b6
@@ -431,14 +431,14 @@ def compare_pair(
     a:pd.DataFrame, # The trials of one recipe with one training size
     b:pd.DataFrame, # The trials of another
     folder:Path, # Where they are
-    right=correct # From the folder of a trial to which test images it gets right
+    right=correct_predictions # From the folder of a trial to which test images it gets right
 ) -> dict: # Seeds, mean differences of accuracy (a - b), interval and p, and McNemar's p of each seed
     "Two recipes, seed by seed; one without randomness stands for each seed of the other"
     no_seeds = a.epochs.isna().all() or b.epochs.isna().all()
     pairs = a.merge(b, 'cross') if no_seeds else a.merge(b, on='seed')
     if not len(pairs): return {}
     test = (pairs.test_x - pairs.test_y).round(9)  # equal differences of counts stay equal
-    mean, _, low, high = over_seeds(test)
+    mean, _, low, high = mean_over_seeds(test)
     each = [mcnemar(right(folder/x), right(folder/y)) for x, y in zip(pairs.trial_x, pairs.trial_y)]
     p = stats.ttest_1samp(test, 0).pvalue if test.nunique() > 1 else max(each)
     return dict(seeds=len(pairs), valid_difference=(pairs.valid_x - pairs.valid_y).mean(), test_difference=mean,
@@ -447,11 +447,11 @@ def compare_pair(
 # %% ../nbs/06_compare.ipynb #fbca3bb2
 def compare_pairs(
     trials:pd.DataFrame, # From `read_trials`
-    board:pd.DataFrame, # From `summarize`
+    board:pd.DataFrame, # From `leaderboard`
     folder:Path # Where the trials are
 ) -> pd.DataFrame: # A row for each two recipes with the same training size; `larger_than_noise` is the verdict
     "All pairs, the better one (on validation) first"
-    rows, groups, right = [], dict(iter(trials.groupby(['recipe', 'train_images']))), cache(correct)
+    rows, groups, right = [], dict(iter(trials.groupby(['recipe', 'train_images']))), cache(correct_predictions)
     for n, part in board.groupby('train_images', sort=False):
         for a, b in itertools.combinations(part.recipe, 2):
             found = compare_pair(groups[a, n], groups[b, n], folder, right)
@@ -478,7 +478,7 @@ def accuracy_axis(
     ax.grid(alpha=.3)
 
 # %% ../nbs/06_compare.ipynb #0912be6a
-def looks(
+def recipe_styles(
     df:pd.DataFrame # With a column `recipe`
 ) -> dict: # recipe -> keyword arguments of `Axes.plot`
     "A colour, a marker and a line for each recipe, the same in all plots of a comparison"
@@ -493,7 +493,7 @@ def legend_beside(ax):
 
 # %% ../nbs/06_compare.ipynb #d86a2cea
 def plot_accuracy(
-    board:pd.DataFrame # From `summarize`, of one training size
+    board:pd.DataFrame # From `leaderboard`, of one training size
 ): # A matplotlib figure
     "Validation and test accuracy of each recipe with their 95% intervals over seeds"
     fig, ax = plt.subplots(figsize=(1.5 + .6*len(board), 4))
@@ -507,7 +507,7 @@ def plot_accuracy(
 
 # %% ../nbs/06_compare.ipynb #2f6646f5
 def plot_against(
-    board:pd.DataFrame, # From `summarize`, of one training size
+    board:pd.DataFrame, # From `leaderboard`, of one training size
     column:str, # What is on the other axis
     label:str # What to call that
 ): # A matplotlib figure
@@ -515,7 +515,7 @@ def plot_against(
     fig, ax = plt.subplots(figsize=(7, 4.5))
     for _, r in board.iterrows():
         half = 0 if pd.isna(r.test_high) else r.test_high - r.test
-        ax.errorbar(r[column], r.test, half, capsize=3, **looks(board)[r.recipe] | dict(ls=''))
+        ax.errorbar(r[column], r.test, half, capsize=3, **recipe_styles(board)[r.recipe] | dict(ls=''))
     ax.set(xscale='log', xlabel=label)
     legend_beside(ax)
     accuracy_axis(ax, board.test.max(), 'test accuracy')
@@ -529,7 +529,7 @@ def plot_curves(
     "Validation accuracy by epoch: the mean over seeds, and from the lowest to the highest"
     fig, ax = plt.subplots(figsize=(7, 4.5))
     for recipe, g in trials[trials.epochs.notna()].groupby('recipe'):
-        acc, look = np.stack([pd.read_csv(folder/o/'history.csv').accuracy for o in g.trial]), looks(trials)[recipe]
+        acc, look = np.stack([pd.read_csv(folder/o/'history.csv').accuracy for o in g.trial]), recipe_styles(trials)[recipe]
         x = np.arange(1, acc.shape[1] + 1)
         ax.plot(x, acc.mean(0), ms=3, **look)
         ax.fill_between(x, acc.min(0), acc.max(0), color=look['color'], alpha=.15)
@@ -540,13 +540,13 @@ def plot_curves(
 
 # %% ../nbs/06_compare.ipynb #c1b5ffc0
 def plot_sizes(
-    board:pd.DataFrame # From `summarize`
+    board:pd.DataFrame # From `leaderboard`
 ): # A matplotlib figure
     "Test accuracy against the number of training images, for recipes that were trained with several"
     fig, ax = plt.subplots(figsize=(7, 4.5))
     several = board.groupby('recipe').filter(lambda g: len(g) > 1)
     for recipe, g in several.sort_values('train_images').groupby('recipe'):
-        ax.errorbar(g.train_images, g.test, (g.test_high - g.test).fillna(0), ms=4, capsize=3, **looks(board)[recipe])
+        ax.errorbar(g.train_images, g.test, (g.test_high - g.test).fillna(0), ms=4, capsize=3, **recipe_styles(board)[recipe])
     sizes = sorted(several.train_images.unique())
     ax.set(xscale='log', xlabel='training images')
     ax.set_xticks(sizes, [f'{o:,}' for o in sizes])
@@ -556,9 +556,9 @@ def plot_sizes(
     return fig
 
 # %% ../nbs/06_compare.ipynb #1dc6da9e
-def plots(
+def comparison_plots(
     trials:pd.DataFrame, # From `read_trials`
-    board:pd.DataFrame, # From `summarize`
+    board:pd.DataFrame, # From `leaderboard`
     folder:Path # Where the trials are
 ) -> dict: # name -> figure
     "All plots; those of one training size are about the largest"
@@ -574,23 +574,23 @@ def plots(
     return figures
 
 # %% ../nbs/06_compare.ipynb #3e74e6ab
-def report(
+def write_comparison(
     out:Path, # The folder of the comparison
     folders:list # Of its finished trials
 ) -> dict: # board and pairs
     "Write `trials.csv`, `leaderboard.csv` and `.md`, `pairs.csv` and the plots"
     trials = read_trials(folders)
-    board = summarize(trials)
+    board = leaderboard(trials)
     pairs = compare_pairs(trials, board, out/'trials')
     for name, df in dict(trials=trials, leaderboard=board, pairs=pairs).items():
-        with whole_file(out/f'{name}.csv', 'w', newline='') as f: df.to_csv(f, index=False, float_format='%.6g')
-    with whole_file(out/'leaderboard.md', 'w', encoding='utf-8') as f: f.write(leaderboard_table(board) + '\n')
+        with atomic_file(out/f'{name}.csv', 'w', newline='') as f: df.to_csv(f, index=False, float_format='%.6g')
+    with atomic_file(out/'leaderboard.md', 'w', encoding='utf-8') as f: f.write(leaderboard_table(board) + '\n')
     for old in ('learning_curves', 'training_sizes'): (out/f'{old}.png').unlink(missing_ok=True)
-    for name, fig in plots(trials, board, out/'trials').items(): save_plot(out/f'{name}.png', fig)
+    for name, fig in comparison_plots(trials, board, out/'trials').items(): save_plot(out/f'{name}.png', fig)
     return dict(board=board, pairs=pairs)
 
 # %% ../nbs/06_compare.ipynb #0bc26d30
-def finished(
+def finished_trials(
     folder:Path, # Of the trials
     data:str, # As in their settings
     version:str # Of code and data
@@ -599,7 +599,7 @@ def finished(
     def current(path):
         try:
             c = read_json(path/'config.json')
-            now = settings(data, c['recipe'], c['seed'], c['train_size'], c['valid_size'], c['split_seed'])
+            now = make_config(data, c['recipe'], c['seed'], c['train_size'], c['valid_size'], c['split_seed'])
             return path.name == trial_name(c, version) and c == now
         except (OSError, ValueError, KeyError): return False
     done = sorted(o.parent for o in folder.glob('*/metrics.json'))
@@ -608,12 +608,12 @@ def finished(
     return kept
 
 # %% ../nbs/06_compare.ipynb #ae398e15
-def check_where(
+def check_executor(
     jobs:int, # Processes, or None
     scheduler:str # Of a Dask cluster, or None
 ):
     "`ValueError` if trials cannot run there"
-    if jobs is not None: check_numbers(jobs=(jobs, 1))
+    if jobs is not None: check_ranges(jobs=(jobs, 1))
     if scheduler is None: return
     if jobs: raise ValueError('jobs is for this machine: how many trials a cluster runs side by side, its workers say')
     check_installed('distributed', 'leave out the scheduler')
@@ -632,18 +632,18 @@ def compare(
 ) -> AttrDict: # path, board and pairs (each a `DataFrame`), failed (a list of name and error)
     "Train all combinations of recipes, seeds and training sizes, and write the leaderboard"
     check_tracker(log)
-    check_where(jobs, scheduler)
+    check_executor(jobs, scheduler)
     path, out = mnist_path(data), Path(out).expanduser()
-    data, info = same_tomorrow(data, path), describe(path)
-    trials = plan(data, recipes, seeds, train_sizes, info, valid_size)
-    run, version = partial(run_here, jobs=jobs), data_version(info)
+    data, info = portable_source(data, path), describe(path)
+    trials = plan_trials(data, recipes, seeds, train_sizes, info, valid_size)
+    run, version = partial(run_locally, jobs=jobs), data_version(info)
     if scheduler: run = partial(run_on_cluster, path=path, info=info, scheduler=scheduler)
     failed = run_missing({out/'trials'/trial_name(c, version): c for c in trials}, partial(run, log=log))
-    if done := finished(out/'trials', data, version): return AttrDict(path=out, failed=failed, **report(out, done))
+    if done := finished_trials(out/'trials', data, version): return AttrDict(path=out, failed=failed, **write_comparison(out, done))
     raise ValueError(f"no trial succeeded; the first failed with {failed[0]['error']}")
 
 # %% ../nbs/06_compare.ipynb #4027196a
-def conclusion(
+def comparison_summary(
     found:dict # From `compare`
 ) -> str: # Some lines
     "What a person wants to know of a comparison"
@@ -658,12 +658,12 @@ def conclusion(
     return '\n'.join([*lines, f'files      {found.path}/: {files}'])
 
 # %% ../nbs/06_compare.ipynb #c12fadda
-def same_images(
+def aligned_predictions(
     runs:list, # Folders of runs
     part:str # test or valid
 ) -> tuple: # (a list of probabilities n x 10, labels n)
     "What several runs said of the same images; `ValueError` if they saw different ones, or none"
-    scores, labels = zip(*(predictions(o, part) for o in runs))
+    scores, labels = zip(*(load_predictions(o, part) for o in runs))
     if len(labels[0]) and all(np.array_equal(o, labels[0]) for o in labels):
         return [softmax(o, 1) for o in scores], labels[0]
     raise ValueError(f"expected runs with the same {'validation ' if part == 'valid' else ''}images, and some")
@@ -674,7 +674,7 @@ def choose_members(
     n:int=20 # Votes
 ) -> list: # How many of the votes each gets
     "The ensemble with the lowest cross-entropy on validation images that can be reached greedily"
-    probs, labels = same_images(runs, 'valid')
+    probs, labels = aligned_predictions(runs, 'valid')
     right, sums, votes = np.arange(len(labels)), np.zeros_like(probs[0]), [0]*len(runs)
     for _ in range(n):
         best = max(range(len(runs)), key=lambda i: np.log((sums + probs[i])[right, labels] + 1e-12).mean())
@@ -686,8 +686,8 @@ def ensemble(
     runs:list, # Folders of runs with the same images
     votes:list=None, # Of each, default one
     part:str='test' # test or valid
-) -> dict: # From `share`
+) -> dict: # From `accuracy_interval`
     "How accurate the weighted mean of several runs' probabilities is; `ValueError` if they saw different images"
-    probs, labels = same_images(runs, part)
+    probs, labels = aligned_predictions(runs, part)
     mean = np.average(probs, axis=0, weights=votes)
-    return share(int((mean.argmax(1) == labels).sum()), len(labels))
+    return accuracy_interval(int((mean.argmax(1) == labels).sum()), len(labels))

@@ -45,7 +45,7 @@ def digit_folders(
     return [o for o in sorted(os.listdir(folder)) if o[0] != '.' and os.path.isdir(os.path.join(folder, o))]
 
 # %% ../nbs/00_data.ipynb #8bb7dd03
-def scan(
+def scan_images(
     folder:str|Path # One split's folder
 ): # Yields (digit folder, `os.DirEntry`), in any order
     "Every image file one level below `folder`"
@@ -58,7 +58,7 @@ def list_images(
     folder:str|Path # One split's folder
 ) -> list: # Of (digit folder, file name), sorted
     "All images of a split, in an order that does not depend on the machine"
-    return sorted((digit, e.name) for digit, e in scan(folder))
+    return sorted((digit, e.name) for digit, e in scan_images(folder))
 
 # %% ../nbs/00_data.ipynb #a4b03994
 def image_files(
@@ -89,7 +89,7 @@ def check_folder(
     return path
 
 # %% ../nbs/00_data.ipynb #bccf0be0
-def check_numbers(
+def check_ranges(
     **numbers # name -> (value, smallest that is possible), or a third: where it must stay below
 ):
     "`ValueError` for the first number that is out of its range, or is none"
@@ -99,7 +99,7 @@ def check_numbers(
         raise ValueError(f'{name}={value} is not possible: expected {low} or more{top}')
 
 # %% ../nbs/00_data.ipynb #c39fa4b2
-def pick(
+def look_up(
     kind:str, # What it is, for the message
     name:str, # Which one
     options:dict # What there is
@@ -109,21 +109,21 @@ def pick(
     raise ValueError(f"there is no {kind} '{name}': expected one of {', '.join(options)}")
 
 # %% ../nbs/00_data.ipynb #63295fe9
-def live() -> bool: # True in a terminal or a notebook
+def is_interactive() -> bool: # True in a terminal or a notebook
     "Whether somebody watches, so that a progress bar makes sense; not while the output is caught"
     return sys.stdout.isatty() or IN_NOTEBOOK and not isinstance(sys.stdout, io.StringIO)
 
 # %% ../nbs/00_data.ipynb #21c7b25f
-def bar(
+def progress(
     items, # What to go through; it has a length
     n:int=None # How many images that is, default one each
 ): # An iterator over `items`
     "A progress bar over work on more than 5,000 images"
-    return progress_bar(items, leave=False) if live() and (n or len(items)) > 5000 else items
+    return progress_bar(items, leave=False) if is_interactive() and (n or len(items)) > 5000 else items
 
 # %% ../nbs/00_data.ipynb #55fc55a5
 @contextmanager
-def whole_file(
+def atomic_file(
     file:str|Path, # Where to
     mode:str='wb', # As `open` takes it
     **kwargs # To `atomic_save`
@@ -137,7 +137,7 @@ def whole_file(
 
 # %% ../nbs/00_data.ipynb #55670c9f
 @contextmanager
-def new_folder(
+def atomic_folder(
     dest:Path # The folder to create; it must not be there yet
 ): # Yields the temporary folder to fill
     "Fill a temporary folder that becomes `dest` when all went well, and is removed when not"
@@ -161,7 +161,7 @@ def write_pngs(
 ):
     "Write `images` as `folder/<label>/<prefix><name>.png`"
     for digit in digits: (folder/digit).mkdir(parents=True, exist_ok=True)
-    for image, label, name in bar(list(zip(images, labels, names or range(len(images))))):
+    for image, label, name in progress(list(zip(images, labels, names or range(len(images))))):
         Image.fromarray(image).save(f'{folder}/{label}/{prefix}{name}.png', compress_level=1)
 
 # %% ../nbs/00_data.ipynb #79e413ad
@@ -179,13 +179,13 @@ def import_splits(
         if wrong := set(np.unique(labels)) ^ set(range(10)):
             raise ValueError(f'{source}: {split} has a label missing or not a digit: {sorted(wrong)}; '
                              'expected each of 0 to 9')
-    with new_folder(dest) as tmp:
+    with atomic_folder(dest) as tmp:
         for split, (images, labels) in splits.items(): write_pngs(tmp/split, images, labels)
-        seal(tmp, name, source)
+        write_manifest(tmp, name, source)
     return dest
 
 # %% ../nbs/00_data.ipynb #16fdffc0
-def seal(
+def write_manifest(
     folder:Path, # A new folder, filled
     name:str, # What the data set is called
     source:str|Path, # Where it came from
@@ -197,8 +197,8 @@ def seal(
     (folder/'dataset.json').write_text(json.dumps(about, indent=2))
 
 # %% ../nbs/00_data.ipynb #f6637025
-def is_whole(
-    folder:Path # A folder that `seal` has been called for, or none
+def validate_or_remove(
+    folder:Path # A folder that `write_manifest` has been called for, or none
 ) -> bool: # False also if it was there but had lost something; then it is gone
     "Whether an imported folder still has all its images"
     if not folder.exists(): return False
@@ -210,22 +210,22 @@ def is_whole(
     return False
 
 # %% ../nbs/00_data.ipynb #2bbf66d7
-def own_path() -> Path: return fastai_path('data')/'mnist_fastai'  # for imports and caches; may be deleted at any time
+def imports_path() -> Path: return fastai_path('data')/'mnist_fastai'  # for imports and caches; may be deleted at any time
 
 # %% ../nbs/00_data.ipynb #4d2b9f06
-def title(
+def dataset_title(
     path:Path # An image folder
 ) -> str:
-    "What `seal` has called it, else its own name: what others write in a folder, we do not repeat"
-    return json.loads((path/'dataset.json').read_text())['name'] if own_path() in path.parents else path.name
+    "What `write_manifest` has called it, else its own name: what others write in a folder, we do not repeat"
+    return json.loads((path/'dataset.json').read_text())['name'] if imports_path() in path.parents else path.name
 
 # %% ../nbs/00_data.ipynb #6eeea941
-def imported(
+def import_path(
     *files:Path # What is imported
 ) -> Path: # A folder in fastai's data directory
     "Where the import of `files` lives: named after their content, so that changed files are imported anew"
     h = hashlib.sha256(b''.join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()[:12]
-    return own_path()/f'{files[0].name.split(".")[0]}-{h}'
+    return imports_path()/f'{files[0].name.split(".")[0]}-{h}'
 
 # %% ../nbs/00_data.ipynb #e44591da
 def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
@@ -239,15 +239,15 @@ def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
 # %% ../nbs/00_data.ipynb #bb28ea47
 def digits_path() -> Path: # The image folder
     "The offline digits as an image folder: 1,437 to train on and 360 to test on, stratified and always the same"
-    dest = own_path()/'digits'
-    if is_whole(dest): return dest
+    dest = imports_path()/'digits'
+    if validate_or_remove(dest): return dest
     images, labels = digits_arrays()
     train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=42)
     return import_splits('digits', 'sklearn.datasets.load_digits',
                          dict(training=(images[train], labels[train]), testing=(images[test], labels[test])), dest)
 
 # %% ../nbs/00_data.ipynb #b93766ec
-def reachable(
+def is_reachable(
     url:str, # What to ask for
     seconds:float=4. # How long to wait for an answer
 ) -> bool: # Whether it answered
@@ -274,18 +274,18 @@ def mnist_on_disk() -> Path|None: # The image folder, or None if it is not there
     return path if whole else None
 
 # %% ../nbs/00_data.ipynb #e12cad0c
-def mnist_original() -> Path: # The image folder
+def original_mnist() -> Path: # The image folder
     "MNIST by `untar_data(URLs.MNIST)`; `ConnectionError` if it is neither on disk nor to be had"
     if path := mnist_on_disk(): return path
     place = fastai_path('data')/'mnist_png'
     broken = place.exists()
-    if not reachable(URLs.MNIST):
+    if not is_reachable(URLs.MNIST):
         where = f"{place} is {'incomplete' if broken else 'not there'}"
         raise ConnectionError(f'MNIST is not on disk ({where}) and its host does not answer. Connect to the internet, '
                               "or use source='digits', or give the path of a copy that you have")
     print(f'Downloading MNIST to {place}', flush=True)
     try:
-        with nullcontext() if live() else redirect_stdout(None): untar_data(URLs.MNIST, force_download=broken)
+        with nullcontext() if is_interactive() else redirect_stdout(None): untar_data(URLs.MNIST, force_download=broken)
     except Exception as e: raise ConnectionError(f'MNIST could not be downloaded: {e}') from e
     if path := mnist_on_disk(): return path
     raise ConnectionError(f'the MNIST that was downloaded is not whole: expected {mnist_size} images')
@@ -329,8 +329,8 @@ def from_idx(
     "Import a folder of MNIST's four IDX files"
     pairs = {split: [idx_file(folder, prefix, kind) for kind in ('images-idx3', 'labels-idx1')]
              for split, prefix in (('training', 'train'), ('testing', 't10k|test'))}
-    dest = imported(*pairs['training'], *pairs['testing'])
-    if is_whole(dest): return dest
+    dest = import_path(*pairs['training'], *pairs['testing'])
+    if validate_or_remove(dest): return dest
     splits = {split: [read_idx(f) for f in pair] for split, pair in pairs.items()}
     return import_splits(folder.name, folder, splits, dest)
 
@@ -358,15 +358,15 @@ def read_csv(
         raise ValueError(f'{file}, line {row + 2}: {names[col]} is {df.iat[row, col]}; '
                          f'expected a whole number from 0 to {top[col]}')
     images = values[:, int(labelled):].astype(np.uint8).reshape(-1, 28, 28)
-    return (images, values[:, 0].astype(int)) if labelled else (say_light(images, file), None)
+    return (images, values[:, 0].astype(int)) if labelled else (report_light_ink(images, file), None)
 
 # %% ../nbs/00_data.ipynb #1748386a
 def from_csv(
     file:Path # Kaggle's `train.csv`
 ) -> Path: # The image folder
     "Import a Digit Recognizer CSV, one in six images as `testing`"
-    dest = imported(file)
-    if is_whole(dest): return dest
+    dest = import_path(file)
+    if validate_or_remove(dest): return dest
     images, labels = read_csv(file)
     if len(labels) < 60 or np.bincount(labels, minlength=10).min() < 6:
         raise ValueError(f'{file} has {len(labels)} rows; expected at least 6 of each digit')
@@ -375,7 +375,7 @@ def from_csv(
                                                testing=(images[test], labels[test])), dest)
 
 # %% ../nbs/00_data.ipynb #5e0f3b1c
-class OtherSize(ValueError):
+class WrongSize(ValueError):
     "What `decode_image` says of a picture that is not 28x28; its arguments: a name, (width, height)"
     def __str__(self): return '{0} is {1[0]}x{1[1]} pixels; expected 28x28'.format(*self.args)
 
@@ -393,15 +393,15 @@ def decode_image(
     except (FileNotFoundError, PermissionError): raise
     except UnidentifiedImageError: raise ValueError(f'{name} is not a readable image') from None
     except Exception as e: raise ValueError(f'{name} is not a readable image: {e}') from None
-    if pixels is None: raise OtherSize(name, size)
+    if pixels is None: raise WrongSize(name, size)
     return pixels
 
 # %% ../nbs/00_data.ipynb #b44d2e30
-most_bytes, most_pixels = 100_000, 1_000_000  # of a picture in an archive: a photo of a megapixel is about so large
+max_member_bytes, max_member_pixels = 100_000, 1_000_000  # of a picture in an archive: a photo of a megapixel is about so large
 member_name = re.compile(r'(?:.*/)?(training|testing)/([^/]+)/([^/]+)')
 
 # %% ../nbs/00_data.ipynb #ce972f3e
-def read_member(
+def read_archive_member(
     tar:tarfile.TarFile, # The open archive
     member:tarfile.TarInfo # One of its members
 ) -> tuple|None: # (split, digit, name, bytes), or None for a member that is no image
@@ -413,15 +413,15 @@ def read_member(
     split, digit, name = match.groups()
     if name.startswith('.') or Path(name).suffix.lower() not in image_extensions: return None
     if digit not in digits: raise ValueError(f"it holds {member.name!r}, and '{digit}' is no digit")
-    if member.size > most_bytes: raise ValueError(f'{member.name!r} has {member.size:,} bytes, too many for a digit')
+    if member.size > max_member_bytes: raise ValueError(f'{member.name!r} has {member.size:,} bytes, too many for a digit')
     data = tar.extractfile(member).read()
     try: decode_image(io.BytesIO(data), member.name)
-    except OtherSize as e:
-        if math.prod(e.args[1]) > most_pixels: raise ValueError(f'{e}, or at most {most_pixels:,} in all') from None
+    except WrongSize as e:
+        if math.prod(e.args[1]) > max_member_pixels: raise ValueError(f'{e}, or at most {max_member_pixels:,} in all') from None
     return split, digit, name, data
 
 # %% ../nbs/00_data.ipynb #2c4ab848
-class Bounded(GetAttr):
+class BoundedReader(GetAttr):
     "A file to read that refuses what only a decompression bomb would need, before it is unpacked"
     _default = 'file'
     def __init__(self,
@@ -443,14 +443,14 @@ def from_tgz(
     file:Path # A `.tgz`, `.tar.gz` or `.tar` of an image folder
 ) -> Path: # The image folder
     "Import an archive of an image folder"
-    dest = imported(file)
-    if is_whole(dest): return dest
-    with new_folder(dest) as tmp:
+    dest = import_path(file)
+    if validate_or_remove(dest): return dest
+    with atomic_folder(dest) as tmp:
         try:
             with open(file, 'rb') as f: packed = f.read(2) == b'\x1f\x8b'  # whatever it is called
-            with (gzip.open if packed else open)(file, 'rb') as f, tarfile.open(fileobj=Bounded(f), mode='r:') as tar:
-                for member in bar(tar.getmembers()):
-                    if (image := read_member(tar, member)) is None: continue
+            with (gzip.open if packed else open)(file, 'rb') as f, tarfile.open(fileobj=BoundedReader(f), mode='r:') as tar:
+                for member in progress(tar.getmembers()):
+                    if (image := read_archive_member(tar, member)) is None: continue
                     split, digit, name, data = image
                     (tmp/split/digit).mkdir(parents=True, exist_ok=True)
                     with open(tmp/split/digit/name, 'xb') as f: f.write(data)
@@ -459,7 +459,7 @@ def from_tgz(
             raise ValueError(f'{file} is not a whole archive of an image folder: {e}') from None
         try: check_folder(tmp)
         except ValueError as e: raise ValueError(f'{file}: {str(e).replace(str(tmp), "the archive")}') from None
-        seal(tmp, dest.name, file)
+        write_manifest(tmp, dest.name, file)
     return dest
 
 # %% ../nbs/00_data.ipynb #bb9c24c9
@@ -481,7 +481,7 @@ def decode_images(
                                          generator=torch.Generator(),  # else it takes a random number of the user's
                                          multiprocessing_context='fork' if workers else None)
     out = torch.empty(len(files), 28, 28, dtype=torch.uint8)
-    for i, chunk in enumerate(bar(chunks, len(files))):
+    for i, chunk in enumerate(progress(chunks, len(files))):
         if isinstance(chunk, Exception): raise chunk
         out[i*1000:i*1000 + len(chunk)] = chunk
     return out
@@ -492,7 +492,7 @@ def file_states(
 ) -> tuple: # Of (digit folder, file name, bytes, modification and change time in ns, inode), sorted
     "What `list_images` says, and of each file what changes when it does"
     rows = []
-    for digit, e in scan(folder):
+    for digit, e in scan_images(folder):
         s = e.stat()
         rows.append((digit, e.name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino))
     return tuple(sorted(rows))
@@ -505,7 +505,7 @@ def cache_file(
     "The cache for the images in `folder`: named after the place and the state of every file"
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
     state = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
-    return own_path()/'cache'/f'{place}-{state}.npy'
+    return imports_path()/'cache'/f'{place}-{state}.npy'
 
 # %% ../nbs/00_data.ipynb #76ef3ca7
 def save_cache(
@@ -514,7 +514,7 @@ def save_cache(
 ):
     "Write `images` atomically, and drop what older states of the same folder left"
     try:
-        with whole_file(file) as f: np.save(f, images.numpy())
+        with atomic_file(file) as f: np.save(f, images.numpy())
         for old in file.parent.glob(f'{file.name.split("-")[0]}-*.npy'):
             if old != file: old.unlink(missing_ok=True)
     except OSError as e: print(f'The decoded images could not be cached and will be decoded again next time: {e}')
@@ -540,15 +540,15 @@ def _decoded(folder, rows):
     return dict(zip(files, range(len(files)))), images
 
 # %% ../nbs/00_data.ipynb #ed9a794f
-_seen = None  # folder -> what `_decoded` gave, inside `look_once`
+_snapshots = None  # folder -> what `_decoded` gave, inside `snapshot`
 
 @contextmanager
-def look_once():
+def snapshot():
     "Inside, the files of a folder are looked at only once: all that is done is about one state of them"
-    global _seen
-    before, _seen = _seen, {}
+    global _snapshots
+    before, _snapshots = _snapshots, {}
     try: yield
-    finally: _seen = before
+    finally: _snapshots = before
 
 # %% ../nbs/00_data.ipynb #8199c273
 def decoded(
@@ -556,12 +556,12 @@ def decoded(
 ) -> tuple: # ({file, as `str`: row}, `uint8` tensor n x 28 x 28)
     "All images of one split, from the cache if the files have not changed"
     folder = Path(folder)
-    if _seen is None: return _decoded(folder, file_states(folder))
-    if folder not in _seen: _seen[folder] = _decoded(folder, file_states(folder))
-    return _seen[folder]
+    if _snapshots is None: return _decoded(folder, file_states(folder))
+    if folder not in _snapshots: _snapshots[folder] = _decoded(folder, file_states(folder))
+    return _snapshots[folder]
 
 # %% ../nbs/00_data.ipynb #7c2a9e41
-def paper_of(
+def paper_levels(
     images:np.ndarray # `uint8`, n x 28 x 28
 ) -> tuple: # (grey level of the paper, n; is the border plain, `bool` n; is the ink dark, `bool` n)
     "What the border says of each image"
@@ -571,11 +571,11 @@ def paper_of(
     return paper, plain, images.mean((1, 2)) < paper
 
 # %% ../nbs/00_data.ipynb #2f8be6d0
-def light_ink(
+def to_light_ink(
     images:np.ndarray # `uint8`, n x 28 x 28
 ) -> tuple: # (the same, light ink on 0; how many have been turned)
     "Turn dark ink on light paper into the share of the paper's light that is missing, of 255"
-    parts = [paper_of(o) for o in np.array_split(images, len(images)//10_000 + 1)]
+    parts = [paper_levels(o) for o in np.array_split(images, len(images)//10_000 + 1)]
     paper, plain, dark = map(np.concatenate, zip(*parts))
     dark = np.where(plain, dark, dark.mean() > .75)
     if not dark.any(): return images, 0
@@ -584,17 +584,17 @@ def light_ink(
     return images, int(dark.sum())
 
 # %% ../nbs/00_data.ipynb #0d5ce7a4
-def say_light(
+def report_light_ink(
     images:np.ndarray, # `uint8`, n x 28 x 28
     source:Path # Where they are from
 ) -> np.ndarray: # The same, light ink on 0
-    "As `light_ink`, for images without labels; a line says so if any had to be turned"
-    images, n = light_ink(images)
+    "As `to_light_ink`, for images without labels; a line says so if any had to be turned"
+    images, n = to_light_ink(images)
     if n: print(f'{source}: {n:,} of {len(images):,} {dark_ink}', flush=True)
     return images
 
 # %% ../nbs/00_data.ipynb #48d7c2b5
-def reader_accuracy(
+def reader_accuracies(
     images:np.ndarray, # `uint8`, n x 28 x 28, light ink on 0
     labels:np.ndarray # `int`, n
 ) -> list: # Of two shares, 0 to 1
@@ -605,17 +605,17 @@ def reader_accuracy(
             for o in (images[rows], images[rows].transpose(0, 2, 1))]
 
 # %% ../nbs/00_data.ipynb #83f7d1ac
-def find_each(
+def read_each_picture(
     path:Path # An image folder
 ) -> tuple: # (file -> `uint8` 28 x 28; files that are not 28x28; file -> why it could not be read)
     "The digit in each picture of a folder"
     from mnist_fastai.pictures.finding import to_mnist
     files = [f for split in split_names for f in image_files(path/split)]
     found, others, unread = {}, [], {}
-    for f in bar(files, 100*len(files)):
+    for f in progress(files, 100*len(files)):
         try:
             try: found[f] = decode_image(f)
-            except OtherSize:
+            except WrongSize:
                 others.append(f)
                 found[f] = to_mnist(f)
         except ValueError as e: unread[f] = str(e).replace(str(f), f.name)
@@ -629,7 +629,7 @@ def read_any_size(
     path:Path # An image folder
 ) -> tuple: # (as from `read_one_size`, what was done, a list of one sentence); `ValueError` if a digit is lost
     "A folder with pictures of any size, as in reading"
-    found, others, unread = find_each(path)
+    found, others, unread = read_each_picture(path)
     whys = [printable(f'{f.relative_to(path)}: {why}') for f, why in unread.items()]
     if not others: raise ValueError(f'{path}{os.sep}{whys[0]}')
     splits = {}
@@ -663,11 +663,11 @@ def in_mnist_form(
     "Images with light ink on 0, rows and columns as they should be"
     counts, changes = [], []
     for split, (images, *rest) in splits.items():
-        images, n = light_ink(images)
+        images, n = to_light_ink(images)
         splits = {**splits, split: (images, *rest)}
         if n: counts.append(f'{n:,} of {len(images):,} {split}')
     if counts: changes.append(f"{' and '.join(counts)} {dark_ink}")
-    as_is, transposed = reader_accuracy(*splits['training'][:2])
+    as_is, transposed = reader_accuracies(*splits['training'][:2])
     if transposed >= .8 and as_is < transposed/2:
         splits = {split: (images.transpose(0, 2, 1), *rest) for split, (images, *rest) in splits.items()}
         changes.append('rows and columns are swapped, as in EMNIST: swapped back (a packaged reader is right for '
@@ -676,7 +676,7 @@ def in_mnist_form(
 
 # %% ../nbs/00_data.ipynb #5b7d20ce
 @lru_cache(maxsize=8)
-def is_fine(
+def is_mnist_form(
     path:Path, # An image folder
     states:tuple # What `file_states` says of its splits
 ) -> bool:
@@ -686,22 +686,22 @@ def is_fine(
         return 'is not a readable image' in str(e) and f'{path/split_names[1]}{os.sep}' in str(e)
 
 # %% ../nbs/00_data.ipynb #a8f3e95d
-def ensure_form(
+def ensure_mnist_form(
     path:Path, # An image folder
     source:Path # What to call it
 ) -> Path: # The same, or another
     "An image folder itself, or where it is not in MNIST's form a copy that is"
     states = tuple(file_states(path/split) for split in split_names)
-    dest = own_path()/f'{path.name}-{hashlib.sha256(repr((str(path), states)).encode()).hexdigest()[:12]}'
-    if is_whole(dest): return dest
-    if is_fine(path, states): return path
+    dest = imports_path()/f'{path.name}-{hashlib.sha256(repr((str(path), states)).encode()).hexdigest()[:12]}'
+    if validate_or_remove(dest): return dest
+    if is_mnist_form(path, states): return path
     try: splits, found = read_one_size(path), []
     except ValueError: splits, found = read_any_size(path)
     splits, turned = in_mnist_form(splits)
-    with new_folder(dest) as tmp:
+    with atomic_folder(dest) as tmp:
         for split, (images, labels, names) in splits.items():
             write_pngs(tmp/split, images, labels, names=[o.removesuffix('.png') for o in names])
-        seal(tmp, title(path), source, found + turned)
+        write_manifest(tmp, dataset_title(path), source, found + turned)
     for o in found + turned: print(f'{source}: {o}', flush=True)
     return dest
 
@@ -715,18 +715,18 @@ not_mnist = '''
 '''
 
 # %% ../nbs/00_data.ipynb #26066744
-def auto_path() -> Path: # The image folder
+def mnist_or_digits() -> Path: # The image folder
     "MNIST if it is on disk or can be downloaded, else the offline digits with a warning"
-    try: return mnist_original()
+    try: return original_mnist()
     except ConnectionError as e: print(not_mnist.format(why=e))
     return digits_path()
 
 # %% ../nbs/00_data.ipynb #b2c60f7e
-def known_form(
+def is_known_form(
     path:Path # An image folder, resolved
 ) -> bool:
     "Whether nobody need look: MNIST itself, or what has been looked at when it was imported"
-    ours = own_path().resolve()
+    ours = imports_path().resolve()
     return path == (ours.parent/'mnist_png').resolve() or ours in path.parents
 
 # %% ../nbs/00_data.ipynb #6fe3f3aa
@@ -734,7 +734,7 @@ def mnist_path(
     source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
 ) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
     "Bring digits from `source` into an image folder in MNIST's form; `ValueError` or `OSError` says what is wrong"
-    named = dict(auto=auto_path, mnist=mnist_original, digits=digits_path)
+    named = dict(auto=mnist_or_digits, mnist=original_mnist, digits=digits_path)
     if str(source) in named: return named[str(source)]()
     path = Path(source).expanduser()
     if not path.exists():
@@ -743,14 +743,14 @@ def mnist_path(
     if path.is_dir() and any(path.glob('*-ubyte*')): found = from_idx(path)
     elif path.is_dir():
         found = check_folder(path.resolve())
-        if known_form(found): return found
+        if is_known_form(found): return found
     elif path.suffix.lower() == '.csv': found = from_csv(path)
     elif path.name.lower().endswith(('.tgz', '.tar.gz', '.tar')): found = from_tgz(path)
     else: raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv")
-    return ensure_form(found, source)
+    return ensure_mnist_form(found, source)
 
 # %% ../nbs/00_data.ipynb #92a0e567
-def pixel_rows(
+def image_rows(
     files:list # Of `Path`
 ) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n): the pixels of `files[i]` are `images[rows[i]]`
     "The pixels of `files`: from the cache of their split, or decoded on the spot if they are few or lie elsewhere"
@@ -791,7 +791,7 @@ def store(self:DigitDL) -> tuple: # (`uint8` images m x 28 x 28, `int64` rows n,
     device = torch.device(self.device or 'cpu')
     if self._store is None or self._store[0].device.type != device.type:
         files = [o if isinstance(o, Path) else Path(o) for o in self.dataset.items]
-        images, rows = pixel_rows(files)
+        images, rows = image_rows(files)
         if device.type != 'cpu': images, rows = images[rows], torch.arange(len(rows))
         labels = [folder_labels(files, tl.tfms) for tl in self.dataset.tls[1:]]
         self._store = to_device((images, rows, labels), device)
@@ -846,7 +846,7 @@ def gather(
         for o in order.argsort().split(self.bs): yield near.index_select(0, o)
 
 # %% ../nbs/00_data.ipynb #64ed9d16
-def fused(
+def fused_transforms(
     tfms:list # Of `after_batch`
 ): # From `uint8` to the very numbers that the transforms give; None if there are others
     "`IntToFloatTensor` and `Normalize` without dispatch"
@@ -860,7 +860,7 @@ def __iter__(self:DigitDL):
     if not all(isinstance(o, (str, Path)) for o in self.dataset.items): return (yield from TfmdDL.__iter__(self))
     self.randomize()
     self.before_iter()
-    prepare = fused(self.after_batch.fs)
+    prepare = fused_transforms(self.after_batch.fs)
     for x, *ys in self.indexed_batches() if self.n else ():
         ys = [y.as_subclass(TensorCategory) for y in ys]
         yield (prepare(x), *ys) if prepare else self.after_batch((x.as_subclass(TensorImageBW), *ys))
@@ -919,7 +919,7 @@ def mnist_dls(
 ) -> DataLoaders: # Training and validation; `testing` is no part of it
     "fastai `DataLoaders` of the training images of `source`"
     path = mnist_path(source)
-    check_numbers(bs=(bs, 1))
+    check_ranges(bs=(bs, 1))
     dls = mnist_block(**kwargs).dataloaders(path, path=path, bs=bs, val_bs=val_bs, device=device)
     if len(dls.train): return dls
     raise ValueError(f'bs={bs} is larger than the {dls.train.n} training images: there would be no batch')
@@ -972,7 +972,7 @@ def dataset_name(
     "What to call a data set beside a number: `MNIST` if and only if both its splits are MNIST's"
     if hashes and all(mnist_hash[split] == h for split, h in hashes.items()):
         return 'MNIST' if set(hashes) == set(mnist_hash) else f"MNIST {' '.join(hashes)} images"
-    return f'{title(path)} (not MNIST)'
+    return f'{dataset_title(path)} (not MNIST)'
 
 # %% ../nbs/00_data.ipynb #cf1f1e1d
 def describe(

@@ -18,11 +18,11 @@ from scipy.special import logsumexp
 from torch import nn
 
 import mnist_fastai
-from .data import check_numbers, mnist_stats, pick, whole_file
+from .data import check_ranges, mnist_stats, look_up, atomic_file
 from .learner import build_model
 from .models import archs
 from .recipes import get_recipe
-from .runs import find_run, in_percent, predictions, read_json, write_json
+from .runs import find_run, format_accuracy, load_predictions, read_json, write_json
 
 # %% ../nbs/09_export.ipynb #6d5e5040
 def onnx_bytes(
@@ -45,7 +45,7 @@ def calibrate(
     run:Path # A run directory
 ) -> dict: # `temperature` and `energy_limit`; 1 and None if the run kept no validation images
     "By what to divide scores, so that probabilities are right, and the energy that 99% of digits then stay below"
-    scores, labels = predictions(run, 'valid')
+    scores, labels = load_predictions(run, 'valid')
     if not len(labels): return dict(temperature=1., energy_limit=None)
     scores, rows = scores.astype(np.float64), np.arange(len(labels))
     def energy(t): return -logsumexp(scores/t, axis=1)
@@ -63,15 +63,15 @@ def train_command(
     return shlex.join(['mnist-train', *(str(o) for k, v in options.items() for o in (f'--{k.replace("_", "-")}', v))])
 
 # %% ../nbs/09_export.ipynb #c48076af
-not_chosen = 'recipe', 'seed', 'valid_size', 'teacher'  # the teacher of a run with validation images has not seen those
+free_fields = 'recipe', 'seed', 'valid_size', 'teacher'  # the teacher of a run with validation images has not seen those
 
 # %% ../nbs/09_export.ipynb #a9318039
-def same_recipe(
+def check_same_recipe(
     chosen:Path, # A run that kept validation images
     run:Path # One that trained on all
 ):
     "`ValueError` if they are of different recipes"
-    a, b = (read_json(o/'config.json') | dict.fromkeys(not_chosen) for o in (chosen, run))
+    a, b = (read_json(o/'config.json') | dict.fromkeys(free_fields) for o in (chosen, run))
     if a != b: raise ValueError(f'{chosen} is of another recipe than {run}')
 
 # %% ../nbs/09_export.ipynb #19197453
@@ -94,7 +94,7 @@ licences = {
     'digits (not MNIST)': 'The digits are by E. Alpaydin and C. Kaynak, UCI Machine Learning Repository; CC BY 4.0.'}
 
 # %% ../nbs/09_export.ipynb #b2885ca9
-card = """# {name}: one handwritten digit, 28 x 28 pixels, to the probabilities of 0 to 9
+card_template = """# {name}: one handwritten digit, 28 x 28 pixels, to the probabilities of 0 to 9
 
 A network of {parameters:,} parameters ({arch}), trained with mnist_fastai:
 
@@ -114,7 +114,7 @@ An interval says how well so many images can tell, not how another training woul
 """
 
 # %% ../nbs/09_export.ipynb #7683eb10
-card_end = """
+card_ending = """
 ## How to load it
     from mnist_fastai.inference import Predictor            # any picture; needs neither PyTorch nor fastai
     Predictor('{name}.onnx').predict('photo.jpg')
@@ -132,14 +132,14 @@ The ONNX file takes `images`, float32, n x 1 x 28 x 28, light ink on dark, (pixe
 """
 
 # %% ../nbs/09_export.ipynb #0b8e7afb
-def scored(
+def accuracy_lines(
     about:dict # What the JSON of a bundle says
 ) -> str: # Markdown
     "How accurate a model is, for its card"
     chosen, seen = about.get('chosen'), about.get('chosen') or about['metrics']
-    lines = [f"- Test images: {in_percent(about['metrics']['test'])}, scored once, after everything was chosen."]
+    lines = [f"- Test images: {format_accuracy(about['metrics']['test'])}, scored once, after everything was chosen."]
     how = 'by a training of the same recipe that kept them apart' if chosen else 'kept apart in this training'
-    if seen['valid']: lines.append(f"- Validation images: {in_percent(seen['valid'])}, {how}.")
+    if seen['valid']: lines.append(f"- Validation images: {format_accuracy(seen['valid'])}, {how}.")
     if stress := seen.get('stress'):
         lines.append(f"- The same, slanted, blurred, on shaded paper and so on: {stress['mean']:.2%} on average, "
                      f"{stress['kinds'][stress['worst']]:.2%} for the worst kind ({stress['worst']}).")
@@ -153,19 +153,19 @@ def model_card(
     "What a person needs to know of a model"
     data, limit = about['data']['name'], about['use']['energy_limit']
     energy = f'99% of the validation digits have -log(sum(exp(scores / temperature))) <= {limit}.' if limit else ''
-    return (card + card_end).format(
+    return (card_template + card_ending).format(
         name=name, parameters=about['metrics']['parameters'], arch=about['config']['arch'], command=about['command'],
-        scores=scored(about), data=data.removesuffix(' training images'), energy=energy, **about['use'],
+        scores=accuracy_lines(about), data=data.removesuffix(' training images'), energy=energy, **about['use'],
         licence=licences.get(data, 'Ask whoever gave you the data for their licence.'))
 
 # %% ../nbs/09_export.ipynb #e74aa1bf
-def network(
+def load_network(
     config:dict, # Of its run
     weights:bytes # Of safetensors
 ) -> nn.Module: # Ready to predict
     "An architecture with weights; `ValueError` if there is no such"
-    check_numbers(width=(width := config.get('width', 1), .05, 20))
-    model = build_model(pick('network', config['arch'], archs), width)
+    check_ranges(width=(width := config.get('width', 1), .05, 20))
+    model = build_model(look_up('network', config['arch'], archs), width)
     model.load_state_dict(load(weights))
     return model.eval()
 
@@ -179,16 +179,16 @@ def export_weights(
     run, chosen = find_run(run), find_run(chosen) if chosen else None
     if not (source := run/'weights.safetensors').is_file():
         raise ValueError(f'{run} has no weights to export: it is a scikit-learn estimator, or not finished')
-    if chosen: same_recipe(chosen, run)
+    if chosen: check_same_recipe(chosen, run)
     weights, about = source.read_bytes(), provenance(run, chosen)
     out = Path(out).expanduser() if out else run/'weights'
-    onnx = onnx_bytes(network(about['config'], weights), **about['use'])
+    onnx = onnx_bytes(load_network(about['config'], weights), **about['use'])
     about = dict(sha256=hashlib.sha256(weights).hexdigest(), onnx_sha256=hashlib.sha256(onnx).hexdigest(), **about)
     parts = dict(safetensors=weights, onnx=onnx, md=model_card(out.name, about).encode(),
                  pkl=(run/'learner.pkl').read_bytes())
     files = {suffix: out.with_name(f'{out.name}.{suffix}') for suffix in (*parts, 'json')}
     for suffix, content in parts.items():
-        with whole_file(files[suffix]) as f: f.write(content)
+        with atomic_file(files[suffix]) as f: f.write(content)
     write_json(files['json'], about)
     return [files[o] for o in ('safetensors', 'onnx', 'json', 'md', 'pkl')]
 
@@ -200,7 +200,7 @@ def load_weights(
     file = Path(file).expanduser()
     try:
         about, weights = read_json(file.with_suffix('.json')), file.read_bytes()
-        if hashlib.sha256(weights).hexdigest() == about['sha256']: return network(about['config'], weights)
+        if hashlib.sha256(weights).hexdigest() == about['sha256']: return load_network(about['config'], weights)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as e:
         raise ValueError(f'{file} cannot be loaded with a JSON of the same name beside it: {e}') from e
     raise ValueError(f'{file} holds other weights than its JSON is about: export them again')
@@ -212,4 +212,4 @@ def load_pretrained(
     "A network that was trained on MNIST, ready to predict or to fine-tune; `ValueError` if there is no such"
     if str(name).endswith('.safetensors'): return load_weights(name)
     files = {o.stem: o for o in (Path(mnist_fastai.__file__).parent/'pretrained').glob('*.safetensors')}
-    return load_weights(pick('pretrained network', name, files))
+    return load_weights(look_up('pretrained network', name, files))

@@ -24,9 +24,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from .augment import RandomAffine
-from .data import DigitDL, pick
+from .data import DigitDL, look_up
 from .models import Deskew
-from .runs import score
+from .runs import score_dl
 
 # %% ../nbs/07_interpret.ipynb #d4fd8fad
 def warp(
@@ -38,7 +38,7 @@ def warp(
     return tfm(TensorImageBW(x[:, None]), split_idx=0)[:, 0].as_subclass(torch.Tensor)
 
 # %% ../nbs/07_interpret.ipynb #a27bb62b
-def stroke(
+def change_stroke(
     x:torch.Tensor, # `float32` n x 28 x 28, 0 to 1
     pixels:int # To add to the width of the stroke, negative to take away
 ) -> torch.Tensor: # The same shape
@@ -55,7 +55,7 @@ def noise(x): return x + .2*torch.randn_like(x)
 def contrast(x): return x*torch.empty(len(x), 1, 1).uniform_(.3, 1)
 
 # %% ../nbs/07_interpret.ipynb #dfa2ffe1
-def background(
+def shaded_paper(
     x:torch.Tensor # `float32` n x 28 x 28, 0 to 1
 ) -> torch.Tensor: # The same shape
     "Shadows, smooth and up to 0.4, and grain of 0.05, behind the ink"
@@ -76,10 +76,10 @@ def jpeg(
     return torch.from_numpy(np.stack([squeezed(*o) for o in zip(pixels, qualities)])).float()/255
 
 # %% ../nbs/07_interpret.ipynb #2e403880
-stress_kinds = dict(shear=partial(warp, shear=30), rotate=partial(warp, rotate=20), thin=partial(stroke, pixels=-1),
-                    thick=partial(stroke, pixels=2), scale=partial(warp, scale=(.7, 1.2)),
+stress_kinds = dict(shear=partial(warp, shear=30), rotate=partial(warp, rotate=20), thin=partial(change_stroke, pixels=-1),
+                    thick=partial(change_stroke, pixels=2), scale=partial(warp, scale=(.7, 1.2)),
                     shift=partial(warp, translate=4/28), blur=blur, noise=noise, contrast=contrast,
-                    background=background, jpeg=jpeg)
+                    background=shaded_paper, jpeg=jpeg)
 
 # %% ../nbs/07_interpret.ipynb #038a2dd9
 def stress(
@@ -88,7 +88,7 @@ def stress(
     seed:int=0 # Of the random numbers; they are the same every time, and yours stay as they are
 ) -> torch.Tensor: # `uint8` n x 28 x 28
     "What one kind of stress makes of images; `ValueError` if there is no such kind"
-    change = pick('kind of stress', kind, stress_kinds)
+    change = look_up('kind of stress', kind, stress_kinds)
     if not len(images): return images
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -120,7 +120,7 @@ def stress_accuracy(
     images, rows, labels = learn.dls.valid.store()
     def accuracy_on(x):
         dl._store = x.to(images.device), torch.arange(len(x), device=images.device), labels
-        return score(learn, dl)[0]['accuracy']
+        return score_dl(learn, dl)[0]['accuracy']
     clean = images[rows]
     kinds = {kind: accuracy_on(stress(clean, kind, seed)) for kind in stress_kinds}
     return AttrDict(clean=accuracy_on(clean), mean=float(np.mean([*kinds.values()])), worst=min(kinds, key=kinds.get),

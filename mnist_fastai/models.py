@@ -203,7 +203,7 @@ def strong_cnn(
                          nn.Linear(9*c, n_out))
 
 # %% ../nbs/02_models.ipynb #533816bf
-def separable(
+def separable_conv(
     a:int, b:int, # Channels before and after
     padding:int=0, dilation:int=1 # Of the depthwise convolution
 ) -> tuple: # Of four layers
@@ -219,9 +219,9 @@ def tiny_cnn(
 ) -> nn.Sequential: # `float32` n x 1 x 28 x 28 in, scores n x `n_out` out
     "Deskewed digits, separable and dilated convolutions: less than 5,000 parameters"
     a, b = widths
-    middle = [layer for _ in range(depth) for layer in separable(b, b, 2, 2)]
+    middle = [layer for _ in range(depth) for layer in separable_conv(b, b, 2, 2)]
     return nn.Sequential(Deskew(), nn.Conv2d(1, a, 3, bias=False), nn.BatchNorm2d(a), nn.SiLU(), nn.AvgPool2d(2),
-                         *separable(a, b), *separable(b, b, dilation=2), *middle,
+                         *separable_conv(a, b), *separable_conv(b, b, dilation=2), *middle,
                          nn.Conv2d(b, b, 3, padding=2, dilation=2, groups=b, bias=False), nn.Conv2d(b, n_out, 1),
                          nn.AdaptiveAvgPool2d(1), nn.Flatten())
 

@@ -53,7 +53,7 @@ recipes = dict(
     svm=fitted('support vectors with a Gaussian kernel', 'svm'))
 
 # %% ../nbs/04_recipes.ipynb #83a969d3
-def changes(
+def parse_changes(
     pairs:list # `field=value`, as text
 ) -> dict: # field -> value, of the field's type
     "Read what stands behind the name of a recipe"
@@ -90,6 +90,6 @@ def get_recipe(
     "A recipe by name, changed where a field is given; `ValueError` if there is no such, or it has no such field"
     (base, *pairs), given = name.split(':'), {k: v for k, v in locals().items() if k != 'name' and v is not None}
     if base not in recipes: raise ValueError(f"there is no recipe '{base}': expected one of {', '.join(recipes)}")
-    r, new = recipes[base], changes(pairs) | given
+    r, new = recipes[base], parse_changes(pairs) | given
     if bad := [o for o in new if r[o] is None]: raise ValueError(f'{base} is fitted in one piece: it has no {bad[0]}')
     return AttrDict(r | new)

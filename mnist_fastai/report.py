@@ -30,12 +30,12 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 # %% ../nbs/13_report.ipynb #49ad8958
-from .bench import timed, where
+from .bench import time_functions, hardware_line
 from .compare import mcnemar
 from mnist_fastai.data import (
-    bar, describe, digit_folders, digits, image_files, mnist_block, mnist_path, pick
+    progress, describe, digit_folders, digits, image_files, mnist_block, mnist_path, look_up
 )
-from .export import load_weights, network, provenance
+from .export import load_weights, load_network, provenance
 from .pictures.finding import to_mnist
 from .inference import packaged
 from mnist_fastai.interpret import (
@@ -44,12 +44,12 @@ from mnist_fastai.interpret import (
 from .learner import mnist_learner
 from .models import multiply_adds, n_params
 from mnist_fastai.runs import (
-    alone, environment, find_run, in_percent, load_run, new_run, pixel_ranges, read_json, save_plot, score, share,
+    lock_run, environment, find_run, format_accuracy, load_run, new_run_folder, pixel_ranges, read_json, save_plot, score_dl, accuracy_interval,
     write_json
 )
 
 # %% ../nbs/13_report.ipynb #b3cc6c0b
-def known_model(
+def load_model(
     model:str|Path, # best, strong, tiny, the folder of a run, or a file of a bundle
     trust:bool=False # Run the code in the `.pkl` of what scikit-learn fitted?
 ) -> tuple: # (name, network, what `provenance` says of it)
@@ -58,7 +58,7 @@ def known_model(
     if path.is_dir():
         run = find_run(path)
         about, weights = provenance(run), run/'weights.safetensors'
-        if weights.is_file(): return run.resolve().name, network(about['config'], weights.read_bytes()), about
+        if weights.is_file(): return run.resolve().name, load_network(about['config'], weights.read_bytes()), about
         if trust: return run.resolve().name, load_run(run).model, about
         raise ValueError(f'{run} is a pickle of scikit-learn, which can run any code when it is loaded: if it is your '
                          'own, say so with --trust (trust=True)')
@@ -68,15 +68,15 @@ def known_model(
                             'file of a bundle with its .safetensors and .json')
 
 # %% ../nbs/13_report.ipynb #129dfc27
-def check_known(
+def check_model_facts(
     model:str|Path, # Its name, for the message
     about:dict # What its files say of it
 ):
     "`ValueError` if something is missing that the page says, or makes no sense"
     try:
-        pick('range of pixels', about['config']['pixels'], pixel_ranges)
+        look_up('range of pixels', about['config']['pixels'], pixel_ranges)
         json.dumps(about, allow_nan=False)
-        in_percent(about['metrics']['test']), where(about['environment'])
+        format_accuracy(about['metrics']['test']), hardware_line(about['environment'])
         said = about['command'], about['data']['name'], about['config']['data']
         known = math.isfinite(t := about['use']['temperature']) and t > 0 and all(isinstance(o, str) for o in said)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as e: known, why = False, f': {e!r}'
@@ -85,17 +85,17 @@ def check_known(
 
 # %% ../nbs/13_report.ipynb #9011f1b0
 def open_model(
-    model:str|Path, trust:bool # As `known_model` takes them
+    model:str|Path, trust:bool # As `load_model` takes them
 ) -> tuple: # The same
-    "`known_model`; `ValueError` also if its files are damaged"
+    "`load_model`; `ValueError` also if its files are damaged"
     wrong = KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, BadZipFile, EOFError
-    try: found = known_model(model, trust)
+    try: found = load_model(model, trust)
     except wrong as e: raise ValueError(f"the files of '{model}' are damaged, or of another version: {e}") from e
-    check_known(model, found[2])
+    check_model_facts(model, found[2])
     return found
 
 # %% ../nbs/13_report.ipynb #b12fb1a7
-def shown_name(
+def short_name(
     file:str|Path # An image in a digit folder
 ) -> str: # digit/name
     "What to call a file, also if its name is not UTF-8 or has control characters"
@@ -108,8 +108,8 @@ def read_pictures(
 ) -> dict: # name -> why it could not be read
     "Any pictures, in MNIST's format; `ValueError` if there are none"
     files, unread = image_files(folder), {}
-    for file in bar(files):
-        name = shown_name(file)
+    for file in progress(files):
+        name = short_name(file)
         try: image = Image.fromarray(to_mnist(file))
         except (ValueError, OSError) as e: unread[name] = str(e); continue
         (dest/name).parent.mkdir(parents=True, exist_ok=True)
@@ -135,8 +135,8 @@ def open_images(
     with TemporaryDirectory() as d: yield path.resolve().name, Path(d), read_pictures(path, Path(d))
 
 # %% ../nbs/13_report.ipynb #2e454349
-def own_data(
-    model:str|Path, # As `known_model` takes it
+def model_data(
+    model:str|Path, # As `load_model` takes it
     about:dict # What it says
 ) -> str: # As `open_images` takes it
     "The data set that a model was trained on; `ValueError` if it is a folder that somebody else had"
@@ -180,7 +180,7 @@ def by_digit(
             for i, (*o, n) in enumerate(rows)]
 
 # %% ../nbs/13_report.ipynb #1b94b79d
-def speed(
+def time_model(
     learn:Learner # With images
 ) -> dict: # Milliseconds: of one image, and of one among many
     "How long the network takes, with as many threads as PyTorch has"
@@ -188,30 +188,30 @@ def speed(
     xb, _ = batch_of(learn.dls.valid, list(range(n)))
     def run(x):
         with torch.no_grad(): return learn.model(x).cpu()
-    ms = timed(dict(one=lambda: run(xb[:1]), many=lambda: run(xb)), 10)
+    ms = time_functions(dict(one=lambda: run(xb[:1]), many=lambda: run(xb)), 10)
     return dict(one=round(ms['one'], 4), among_many=round(ms['many']/n, 4))
 
 # %% ../nbs/13_report.ipynb #4f25824a
-def facts(
-    m:dict, # From `examine`, so far
+def model_facts(
+    m:dict, # From `measure_model`, so far
     data:str, # What to call the images
     unread:dict # From `open_images`
 ) -> dict: # All that `report.json` says of a model
     "What a model is, and what it is worth"
     labels, preds = [*m.labels, *[int(o[0]) for o in unread]], [*m.preds, *[-1]*len(unread)]
     return dict(
-        name=m.name, data=data, unread=unread, accuracy=share(int(m.right.sum()), len(labels)),
+        name=m.name, data=data, unread=unread, accuracy=accuracy_interval(int(m.right.sum()), len(labels)),
         by_digit=by_digit(labels, preds), confusion=confusion_matrix(m.labels, m.preds, labels=range(10)).tolist(),
         confused=[(int(a), int(b), int(n)) for a, b, n in m.interp.most_confused()],
         mistakes=[dict(file=m.files[i], label=int(m.labels[i]), predicted=int(m.preds[i]),
                        probabilities=m.probs[i].round(6).tolist()) for i in m.wrong],
         temperature=m.temperature, calibration=calibration(m.probs, m.labels),
         uncalibrated=calibration(softmax(m.scores, 1), m.labels), stress=stress_accuracy(m.learn),
-        milliseconds=speed(m.learn), parameters=n_params(m.learn.model),
+        milliseconds=time_model(m.learn), parameters=n_params(m.learn.model),
         multiply_adds=multiply_adds(m.learn.model), made=m.about, measured_on=environment())
 
 # %% ../nbs/13_report.ipynb #803f7d74
-def examine(
+def measure_model(
     opened:tuple, # From `open_model`
     data:str, folder:Path, unread:dict # From `open_images`
 ) -> AttrDict: # name, about, learn, interp, facts, wrong (rows); files, images, labels, scores, probs, preds and right
@@ -220,15 +220,15 @@ def examine(
     dls = test_dls(folder, about['config']['pixels'])
     learn, dl = mnist_learner(dls, net.to(dls.device)), dls.valid
     print(f'{name}: {dl.n:,} images, and the same under stress', flush=True)
-    _, scores, labels = score(learn, dl)
+    _, scores, labels = score_dl(learn, dl)
     images, rows, _ = dl.store()
     with learn.no_bar(): interp = ClassificationInterpretation.from_learner(learn)
     m = AttrDict(name=name, about=about, learn=learn, interp=interp, temperature=about['use']['temperature'],
-                 files=[shown_name(o) for o in dl.items], images=images[rows].cpu(),
+                 files=[short_name(o) for o in dl.items], images=images[rows].cpu(),
                  labels=labels.numpy(), scores=scores.double().numpy(), preds=scores.argmax(1).numpy())
     m.update(probs=softmax(m.scores/m.temperature, 1), right=m.preds == m.labels)
     m['wrong'] = [i for i in interp.top_losses()[1].tolist() if not m.right[i]]
-    with learn.no_bar(): m['facts'] = facts(m, data, unread)
+    with learn.no_bar(): m['facts'] = model_facts(m, data, unread)
     return m
 
 # %% ../nbs/13_report.ipynb #fae7a779
@@ -247,7 +247,7 @@ def plot_confusion(
 
 # %% ../nbs/13_report.ipynb #24df7efb
 def plot_confused(
-    m:dict, # From `examine`
+    m:dict, # From `measure_model`
     pairs:int=6, # At most
     examples:int=8 # Of each, at most
 ): # A matplotlib figure; None if there are no mistakes
@@ -278,7 +278,7 @@ def plot_probabilities(
 
 # %% ../nbs/13_report.ipynb #8fa5db13
 def plot_mistakes(
-    m:dict, # From `examine`
+    m:dict, # From `measure_model`
     most:int=15 # At most so many
 ): # A matplotlib figure; None if there are no mistakes
     "The mistakes with the largest losses, and what the model found how probable"
@@ -297,14 +297,14 @@ def plot_mistakes(
 
 # %% ../nbs/13_report.ipynb #e96fa862
 def plot_calibration(
-    m:dict # From `examine`
+    m:dict # From `measure_model`
 ): # A matplotlib figure
     "Reliability diagram, and how many images get which probability"
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
     left.plot([0, 1], [0, 1], color='gray', lw=1, ls=':')
     for c, color, name in ((m.facts['uncalibrated'], 'silver', 'softmax alone'),
                            (m.facts['calibration'], 'C0', f'temperature {m.temperature:g}')):
-        bars = [share(round(a*n), n)['interval'] for a, n in zip(c.accuracy, c.images)]
+        bars = [accuracy_interval(round(a*n), n)['interval'] for a, n in zip(c.accuracy, c.images)]
         left.vlines(c.confidence, *zip(*bars), color=color, lw=1)
         left.scatter(c.confidence, c.accuracy, 10, color=color, zorder=3, label=f'{name}: error {c.ece:.2%}')
     left.set(xlabel='probability of the prediction', ylabel='share that is right', xlim=(0, 1.02), ylim=(0, 1.04))
@@ -337,8 +337,8 @@ def plot_stress_accuracy(
     return fig
 
 # %% ../nbs/13_report.ipynb #934fe666
-def figures(
-    m:dict, # From `examine`
+def report_figures(
+    m:dict, # From `measure_model`
     low:float # As `plot_stress_accuracy` takes it
 ) -> dict: # name -> matplotlib figure, or None if there is nothing to show
     "All pictures of a model"
@@ -352,7 +352,7 @@ def figures(
                 class_activation=plot_class_activation(net, each), hidden=plot_hidden(net, xb, yb))
 
 # %% ../nbs/13_report.ipynb #e887e6e7
-def save_all(
+def save_figures(
     folder:Path, # To write to
     figs:dict, # name -> matplotlib figure, or None
     prefix:str='' # What the names of the files begin with
@@ -363,8 +363,8 @@ def save_all(
     return {k: file.read_bytes() for k, file in files.items()}
 
 # %% ../nbs/13_report.ipynb #90be3c0c
-def difference(
-    a:dict, b:dict # From `examine`, about the same images
+def paired_counts(
+    a:dict, b:dict # From `measure_model`, about the same images
 ) -> dict: # How many images only a and only b reads, how many both read, and read wrongly in two ways; p
     "Two models on the same images"
     return dict(only_a=int((a.right & ~b.right).sum()), only_b=int((b.right & ~a.right).sum()),
@@ -374,7 +374,7 @@ def difference(
 
 # %% ../nbs/13_report.ipynb #0bb429c1
 def plot_difference(
-    a:dict, b:dict, # From `examine`, about the same images
+    a:dict, b:dict, # From `measure_model`, about the same images
     most:int=40 # Images, at most
 ): # A matplotlib figure; None if they agree on all images
     "Images on which two models differ, the largest difference first: what each says"
@@ -393,7 +393,7 @@ def plot_difference(
     return fig
 
 # %% ../nbs/13_report.ipynb #d9545be1
-style = """
+report_css = """
 :root { color-scheme: light }
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #f6f6f4; margin: 0 }
 main, header, footer { max-width: 68rem; margin: auto; padding: 0 1.2rem }
@@ -414,8 +414,8 @@ th { color: #666 } summary { cursor: pointer } .name { color: #666; margin: 0 0 
 """
 
 # %% ../nbs/13_report.ipynb #982aa24d
-def tiles(
-    facts:dict # From `examine`
+def number_tiles(
+    facts:dict # From `measure_model`
 ) -> Div:
     "A model in a few numbers"
     acc, stress, ms = facts['accuracy'], facts['stress'], facts['milliseconds']
@@ -431,7 +431,7 @@ def tiles(
                Div(*[Div(B(v), k) for k, v in numbers.items()], cls='tiles'))
 
 # %% ../nbs/13_report.ipynb #be082be9
-def rows_of(
+def html_table(
     titles:list, # Of the columns
     rows:list # Of lists
 ) -> Table:
@@ -441,16 +441,16 @@ def rows_of(
 
 # %% ../nbs/13_report.ipynb #04c1653e
 def digit_table(
-    facts:dict # From `examine`
+    facts:dict # From `measure_model`
 ) -> Table:
     "Precision and recall"
     def percent(v): return None if v is None else f'{v:.2%}'
-    return rows_of(['digit', 'images', 'precision', 'recall', 'F1'],
+    return html_table(['digit', 'images', 'precision', 'recall', 'F1'],
                    [[o['digit'], f"{o['images']:,}", *(percent(o[k]) for k in ('precision', 'recall', 'f1'))]
                     for o in facts['by_digit']])
 
 # %% ../nbs/13_report.ipynb #07b917e8
-not_read = ("Each counts as a mistake, and lowers the recall of its digit. All else here is about the pictures that "
+unread_text = ("Each counts as a mistake, and lowers the recall of its digit. All else here is about the pictures that "
             "were read. At most 100 are shown; report.json has all.")
 sections = dict(
     mistakes=('The worst mistakes', 'Those whose label it finds least probable. Bars: how probable it finds each '
@@ -471,7 +471,7 @@ sections = dict(
             'network finds them alike (t-SNE). A ring: read wrongly.'))
 
 # %% ../nbs/13_report.ipynb #6ad9ba0b
-def picture(
+def html_image(
     content:bytes, # A PNG
     title:str # What is to be seen
 ) -> Img:
@@ -479,7 +479,7 @@ def picture(
     return Img(src='data:image/png;base64,' + base64.b64encode(content).decode(), alt=title)
 
 # %% ../nbs/13_report.ipynb #cc4f4acb
-def section(
+def html_section(
     title:str, text:str, # What is to be seen, and how to read it
     *content # Of `fastcore.xml`
 ) -> Section:
@@ -488,7 +488,7 @@ def section(
 
 # %% ../nbs/13_report.ipynb #c9306985
 def side_by_side(
-    models:list, # Of `examine`
+    models:list, # Of `measure_model`
     parts:list, # What to show of each
     wide:bool=False # Below each other even if there is room?
 ) -> Div:
@@ -497,27 +497,27 @@ def side_by_side(
     return Div(*[Div(*o) for o in zip(names, parts)], cls='models wide' if wide else 'models')
 
 # %% ../nbs/13_report.ipynb #82f347ca
-def columns(
-    models:list, # Of `examine`
+def section_columns(
+    models:list, # Of `measure_model`
     key:str, # Of `sections`
     pictures:list # For each model: name -> PNG
 ) -> Section: # None if there is nothing to show
     "A section with what there is for each model"
     title, text = sections[key]
     if key == 'by_digit': content = [digit_table(m.facts) for m in models]
-    else: content = [o.get(key) and picture(o[key], f'{title}: {m.name}') for m, o in zip(models, pictures)]
+    else: content = [o.get(key) and html_image(o[key], f'{title}: {m.name}') for m, o in zip(models, pictures)]
     if not any(content): return
     parts = [o or P('nothing to show', cls='soft') for o in content]
     wide = key in ('mistakes', 'confused', 'calibration', 'feature_maps', 'class_activation')
-    return section(title, text, side_by_side(models, parts, wide))
+    return html_section(title, text, side_by_side(models, parts, wide))
 
 # %% ../nbs/13_report.ipynb #1fb383c3
-def compared(
-    a:dict, b:dict, # From `examine`
+def difference_section(
+    a:dict, b:dict, # From `measure_model`
     drawn:bytes # A PNG, or None
 ) -> Section:
     "What is different between two models"
-    d = difference(a, b)
+    d = paired_counts(a, b)
     better = 'A' if d['only_a'] > d['only_b'] else 'B'
     verdict = (f"{better} reads more of them, and by more than chance would do" if d['p'] < .05 else
                'So unequal a count may well be chance') + f" (McNemar's test: p = {d['p']:.2g})."
@@ -525,32 +525,32 @@ def compared(
     text = (f"Of {a.facts['accuracy']['n']:,} images both read {d['both']:,}, only A {d['only_a']}, "
             f"only B {d['only_b']}, and neither {d['neither']}. {verdict}")
     how = 'Above each image its label, blue if only A reads it, orange if only B, and what each says.'
-    shown = [P(how), picture(drawn, 'Images on which they differ')] if drawn else []
-    return section('Where they differ', text, *shown)
+    shown = [P(how), html_image(drawn, 'Images on which they differ')] if drawn else []
+    return html_section('Where they differ', text, *shown)
 
 # %% ../nbs/13_report.ipynb #225ab6d0
-def flat(
+def flatten(
     d:dict # Of values and dicts of values
 ) -> dict: # Of values
     "Without levels"
     return {k: v for o, c in d.items() for k, v in (c.items() if isinstance(c, dict) else [(o, c)])}
 
 # %% ../nbs/13_report.ipynb #058736e1
-def made(
-    m:dict # From `examine`
+def provenance_html(
+    m:dict # From `measure_model`
 ) -> Div:
     "Where a model is from"
     about, shown = m.about, {k: v for k, v in m.about['config'].items() if v is not None}
     own = about['metrics']['test']
     lines = [f"Trained with: {about['command']}", f"on {about['data']['name']}. Its own test images were scored once, "
-             f'when it was made: {in_percent(own)}.', where(about['environment'])]
+             f'when it was made: {format_accuracy(own)}.', hardware_line(about['environment'])]
     return Div(P(m.name, cls='name'), *[P(o) for o in lines],
-               Details(Summary('Configuration'), rows_of(['field', 'value'], shown.items())),
-               Details(Summary('Environment'), rows_of(['', ''], flat(about['environment']).items())))
+               Details(Summary('Configuration'), html_table(['field', 'value'], shown.items())),
+               Details(Summary('Environment'), html_table(['', ''], flatten(about['environment']).items())))
 
 # %% ../nbs/13_report.ipynb #5ad94e7e
-def page(
-    models:list, # Of `examine`
+def report_page(
+    models:list, # Of `measure_model`
     pictures:list, # For each: name -> PNG
     drawn:bytes=None # Where they differ, a PNG
 ) -> str: # HTML
@@ -560,15 +560,15 @@ def page(
     unread = first['unread']
     note = f"{len(unread)} of them could not be read, which counts as a mistake." if unread else ''
     head = [H1(title), P(f"{first['accuracy']['n']:,} images: {first['data']}. {note}")]
-    top = Section(side_by_side(models, [tiles(m.facts) for m in models]))
-    parts = [compared(*models, drawn)] if len(models) > 1 else []
-    if unread: parts.append(section('Not read', not_read, rows_of(['picture', 'why'], [*unread.items()][:100])))
-    parts += [columns(models, key, pictures) for key in sections]
-    parts.append(section('Where it is from', 'A test set that is used to choose among models is no test set any more.',
-                         Div(*[made(m) for m in models], cls='models')))
-    end = f"Measured with mnist_fastai, {where(first['measured_on'])}"
+    top = Section(side_by_side(models, [number_tiles(m.facts) for m in models]))
+    parts = [difference_section(*models, drawn)] if len(models) > 1 else []
+    if unread: parts.append(html_section('Not read', unread_text, html_table(['picture', 'why'], [*unread.items()][:100])))
+    parts += [section_columns(models, key, pictures) for key in sections]
+    parts.append(html_section('Where it is from', 'A test set that is used to choose among models is no test set any more.',
+                         Div(*[provenance_html(m) for m in models], cls='models')))
+    end = f"Measured with mnist_fastai, {hardware_line(first['measured_on'])}"
     metas = Meta(charset='utf-8'), Meta(name='viewport', content='width=device-width, initial-scale=1')
-    return to_xml(Html(Head(*metas, Title(title), Style(NotStr(style))), Body(
+    return to_xml(Html(Head(*metas, Title(title), Style(NotStr(report_css))), Body(
         Header(*head), Main(top, *[o for o in parts if o is not None]),
         Footer(P(end, cls='soft'))), lang='en'), indent=False)
 
@@ -579,9 +579,9 @@ def new_report(
     names:list # Of the models
 ): # Yields (the folder, a folder in it whose files will be moved up)
     "Where a report goes; `FileExistsError` if something is there. It is gone again if nothing came"
-    path = new_run(out, re.sub(r'[^\w.-]+', '-', '-'.join(['report', *names])))
+    path = new_run_folder(out, re.sub(r'[^\w.-]+', '-', '-'.join(['report', *names])))
     try:
-        with alone(path, new=True), TemporaryDirectory(dir=path, prefix='.') as tmp:
+        with lock_run(path, new=True), TemporaryDirectory(dir=path, prefix='.') as tmp:
             yield path, Path(tmp)
             for o in [*Path(tmp).iterdir()]: o.rename(path/o.name)
     finally:
@@ -590,15 +590,15 @@ def new_report(
 # %% ../nbs/13_report.ipynb #cefc97db
 def write_report(
     folder:Path, # To write to
-    models:list # Of `examine`, one or two
+    models:list # Of `measure_model`, one or two
 ) -> dict: # What `report.json` says
     "All files of a report"
     two, low = len(models) > 1, min(min(m.facts['stress']['kinds'].values()) for m in models)
-    pictures = [save_all(folder, figures(m, low), f'{o}-' if two else '') for o, m in zip('ab', models)]
-    drawn = save_all(folder, dict(difference=plot_difference(*models))).get('difference') if two else None
-    found = dict(models=[m.facts for m in models], **(dict(difference=difference(*models)) if two else {}))
+    pictures = [save_figures(folder, report_figures(m, low), f'{o}-' if two else '') for o, m in zip('ab', models)]
+    drawn = save_figures(folder, dict(difference=plot_difference(*models))).get('difference') if two else None
+    found = dict(models=[m.facts for m in models], **(dict(difference=paired_counts(*models)) if two else {}))
     write_json(folder/'report.json', found)
-    (folder/'report.html').write_text(page(models, pictures, drawn), encoding='utf-8', errors='replace')
+    (folder/'report.html').write_text(report_page(models, pictures, drawn), encoding='utf-8', errors='replace')
     return found
 
 # %% ../nbs/13_report.ipynb #27ba4c08
@@ -611,16 +611,16 @@ def report(
 ) -> AttrDict: # path, and models: for each what `report.json` says
     "Write `report.html`, the PNGs in it, and `report.json`"
     opened = [open_model(o, trust) for o in (model, other) if o is not None]
-    with open_images(data or own_data(model, opened[0][2])) as images:
+    with open_images(data or model_data(model, opened[0][2])) as images:
         with new_report(out, [name for name, *_ in opened]) as (path, folder):
-            found = write_report(folder, [examine(o, *images) for o in opened])
+            found = write_report(folder, [measure_model(o, *images) for o in opened])
     return AttrDict(path=path, **found)
 
 # %% ../nbs/13_report.ipynb #45088821
-def conclusion(
+def report_summary(
     found:dict # From `report`
 ) -> str: # Some lines
     "What a person wants to know at once"
-    lines = [f"{m['name']}: {in_percent(m['accuracy'])}; under stress {m['stress']['mean']:.2%}" for m in found.models]
+    lines = [f"{m['name']}: {format_accuracy(m['accuracy'])}; under stress {m['stress']['mean']:.2%}" for m in found.models]
     lines += [f'not read: {k}: {v}' for k, v in found.models[0]['unread'].items()]
     return '\n'.join([*lines, f"report: {found.path/'report.html'}"])

@@ -19,14 +19,14 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 # %% ../nbs/12_sweep.ipynb #9e84d27e
 from .compare import data_version, trial_name
-from .data import check_numbers, describe, mnist_path, pick, whole_file
+from .data import check_ranges, describe, mnist_path, look_up, atomic_file
 from .models import n_params
 from mnist_fastai.runs import (
-    Diverged, check_installed, fit, open_data, recipe_learner, same_tomorrow, save_plot, settings, write_json
+    DivergedError, check_installed, fit, open_data, recipe_learner, portable_source, save_plot, make_config, write_json
 )
 
 # %% ../nbs/12_sweep.ipynb #f051bcb2
-def ranges(
+def search_space(
     r:dict, # From `get_recipe`
     images:int=60_000 # To train on
 ) -> dict: # field -> (low, high), or a list of choices
@@ -37,10 +37,10 @@ def ranges(
                 width=(max(.5*r.width, .05), min(2*r.width, 20)), wd=sorted({r.wd, 0, .001, .01, .1, 1}))
 
 # %% ../nbs/12_sweep.ipynb #f660f40d
-def propose(
+def suggest_recipe(
     trial, # Of Optuna
     recipe:str, # What to change, as `get_recipe` takes it
-    where:dict # A part of `ranges`
+    where:dict # A part of `search_space`
 ) -> str: # A recipe with changes, as `get_recipe` takes it
     "What to try next"
     def value(field, o):
@@ -50,7 +50,7 @@ def propose(
     return recipe if 'as_it_was' in trial.user_attrs else new
 
 # %% ../nbs/12_sweep.ipynb #f8338cd5
-class Report(Callback):
+class PruneCallback(Callback):
     "Tell Optuna the validation loss of each epoch, and stop when it says so"
     order = 60  # after the Recorder
     def __init__(self, trial): self.trial = trial
@@ -62,9 +62,9 @@ class Report(Callback):
         raise TrialPruned('worse than the median')  # fastai wants to add to a message
 
 # %% ../nbs/12_sweep.ipynb #39f0ad19
-def try_out(
+def run_sweep_trial(
     trial, # Of Optuna
-    c:dict # From `settings`
+    c:dict # From `make_config`
 ) -> float: # Loss on validation
     "Train once, silently"
     from optuna import TrialPruned
@@ -73,14 +73,14 @@ def try_out(
         learn = recipe_learner(open_data(c)[0], c, Path(tmp))
         trial.set_user_attr('recipe', c.recipe)
         trial.set_user_attr('parameters', n_params(learn.model))
-        try: rows = fit(learn, c, [Report(trial)])
-        except Diverged as e: raise TrialPruned('diverged') from e
+        try: rows = fit(learn, c, [PruneCallback(trial)])
+        except DivergedError as e: raise TrialPruned('diverged') from e
     trial.set_user_attr('accuracy', rows[-1]['accuracy'])
     return rows[-1]['valid_loss']
 
 # %% ../nbs/12_sweep.ipynb #aff0b10c
 @contextmanager
-def database():
+def database_errors():
     "One clear error for whatever is wrong with it"
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -110,13 +110,13 @@ def open_study(
             time.sleep(random.random())  # another process may be making the same tables
 
 # %% ../nbs/12_sweep.ipynb #be1080ab
-def ended(study) -> list: # Of Optuna's trials
+def ended_trials(study) -> list: # Of Optuna's trials
     "Trials that were trained to their end, or stopped because they were bad"
     from optuna.trial import TrialState
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 # %% ../nbs/12_sweep.ipynb #8fb1424c
-def show_trial(
+def print_sweep_trial(
     study, # Optuna's
     trial, # Optuna's, over
     trials:int # How many are wanted
@@ -125,20 +125,20 @@ def show_trial(
     epochs = len(trial.intermediate_values)
     loss = f'validation loss {trial.value:.4f}' if trial.state.name == 'COMPLETE' else f'stopped after epoch {epochs}'
     seconds = trial.duration.total_seconds() if trial.duration else 0
-    print(f"{len(ended(study))}/{trials}  {loss}  {seconds:.1f} s  {trial.user_attrs.get('recipe')}", flush=True)
+    print(f"{len(ended_trials(study))}/{trials}  {loss}  {seconds:.1f} s  {trial.user_attrs.get('recipe')}", flush=True)
 
 # %% ../nbs/12_sweep.ipynb #59a44b9e
-def search(
+def run_search(
     study, # From `open_study`
-    c:dict, # From `settings`, of the recipe as it is
+    c:dict, # From `make_config`, of the recipe as it is
     trials:int, # How many, those that others did included
-    where:dict # A part of `ranges`
+    where:dict # A part of `search_space`
 ):
     "Try until there are enough trials, or somebody interrupts"
     from optuna.trial import TrialState
     def objective(trial):
-        recipe = propose(trial, c.recipe, where)
-        try: return try_out(trial, settings(c.data, recipe, c.seed, c.train_size, c.valid_size))
+        recipe = suggest_recipe(trial, c.recipe, where)
+        try: return run_sweep_trial(trial, make_config(c.data, recipe, c.seed, c.train_size, c.valid_size))
         except (KeyboardInterrupt, SystemExit) as e:
             study.enqueue_trial(trial.params, trial.user_attrs)  # for the next time
             if isinstance(e, SystemExit): study.tell(trial, state=TrialState.FAIL)  # after Ctrl-C Optuna does it
@@ -146,16 +146,16 @@ def search(
             raise
 
     def after(study, trial):
-        show_trial(study, trial, trials)
-        if len(ended(study)) >= trials: study.stop()
+        print_sweep_trial(study, trial, trials)
+        if len(ended_trials(study)) >= trials: study.stop()
 
     if not any('as_it_was' in o.user_attrs and o.state != TrialState.FAIL for o in study.get_trials(deepcopy=False)):
         study.enqueue_trial({k: c[k] for k in where}, dict(as_it_was=True))
-    if len(ended(study)) < trials: study.optimize(objective, callbacks=[after])
+    if len(ended_trials(study)) < trials: study.optimize(objective, callbacks=[after])
 
 # %% ../nbs/12_sweep.ipynb #6b5c6c9f
-def tabulate(
-    over:list # From `ended`
+def sweep_table(
+    over:list # From `ended_trials`
 ) -> pd.DataFrame: # A row a trial, in their order
     "What was tried and what it gave; the loss of a stopped trial is the last it had"
     def row(o):
@@ -166,9 +166,9 @@ def tabulate(
     return pd.DataFrame([row(o) for o in over])
 
 # %% ../nbs/12_sweep.ipynb #8a2c0d29
-def scatter(
+def plot_setting(
     ax, # Of matplotlib
-    trials:pd.DataFrame, # From `tabulate`
+    trials:pd.DataFrame, # From `sweep_table`
     x, # A number for each trial
     label:str # Of `x`
 ):
@@ -192,16 +192,16 @@ def log_ticks(
 
 # %% ../nbs/12_sweep.ipynb #d8852934
 def plot_search(
-    trials:pd.DataFrame, # From `tabulate`
-    where:dict, # From `ranges`, of what was varied
+    trials:pd.DataFrame, # From `sweep_table`
+    where:dict, # From `search_space`, of what was varied
     weights:dict # How much of the difference each field makes, 0 to 1; may be empty
 ): # A matplotlib figure
     "Loss by trial, and by each setting"
     fig, axs = plt.subplots(1, 1 + len(where), figsize=(2 + 2*len(where), 3.4), sharey=True, layout='constrained')
-    scatter(axs[0], trials, trials.trial, 'trial')
+    plot_setting(axs[0], trials, trials.trial, 'trial')
     for ax, (name, values) in zip(axs[1:], where.items()):
         listed = isinstance(values, list)
-        scatter(ax, trials, pd.Categorical(trials[name], values).codes if listed else trials[name], name)
+        plot_setting(ax, trials, pd.Categorical(trials[name], values).codes if listed else trials[name], name)
         if listed: ax.set_xticks(range(len(values)), [str(o).replace('+', '\n+') for o in values], size=8)
         else:
             ax.set_xscale('log')
@@ -214,7 +214,7 @@ def plot_search(
 
 # %% ../nbs/12_sweep.ipynb #d838197e
 def plot_epochs(
-    over:list, # From `ended`
+    over:list, # From `ended_trials`
     best # One of them
 ): # A matplotlib figure
     "Validation loss of each trial by epoch: gray where it was stopped, orange the best"
@@ -230,16 +230,16 @@ def plot_epochs(
     return fig
 
 # %% ../nbs/12_sweep.ipynb #76c830da
-def report(
+def write_sweep(
     study, # Optuna's
-    c:dict, # From `settings`, of the recipe as it was
-    where:dict, # From `ranges`
+    c:dict, # From `make_config`, of the recipe as it was
+    where:dict, # From `search_space`
     out:Path # The folder of the search
 ) -> AttrDict: # As `sweep`
     "Write `best.json`, `trials.csv`, `search.png` and `epochs.png`; `ValueError` if no trial got to its end"
     from optuna.importance import get_param_importances
-    over = ended(study)
-    trials = tabulate(over)
+    over = ended_trials(study)
+    trials = sweep_table(over)
     whole = trials[~trials.stopped]
     if not len(whole): raise ValueError('no trial got to its end: try more')
     best, before = study.best_trial, whole.valid_loss[whole.as_it_was]
@@ -249,7 +249,7 @@ def report(
                  stopped=len(trials) - len(whole), epochs=int(trials.epochs.sum()),
                  seconds=round(float(trials.seconds.sum()), 1))
     write_json(out/'best.json', found)
-    with whole_file(out/'trials.csv', 'w', newline='') as f: trials.to_csv(f, index=False)
+    with atomic_file(out/'trials.csv', 'w', newline='') as f: trials.to_csv(f, index=False)
     weights = get_param_importances(study) if len(whole) > 3 else {}
     save_plot(out/'search.png', plot_search(trials, {k: v for k, v in where.items() if k in trials}, weights))
     save_plot(out/'epochs.png', plot_epochs(over, best))
@@ -258,14 +258,14 @@ def report(
 # %% ../nbs/12_sweep.ipynb #2c2c3eba
 def check_sweep(
     recipe:str, trials:int, vary:list, data:str, seed:int, train_size:int, valid_size:int # As `sweep` takes them
-) -> AttrDict: # From `settings`
+) -> AttrDict: # From `make_config`
     "What all trials begin with; `ValueError` for what is not possible"
-    check_numbers(trials=(trials, 1), valid_size=(valid_size, 10))
-    c = settings(data, recipe, seed, train_size, valid_size)
+    check_ranges(trials=(trials, 1), valid_size=(valid_size, 10))
+    c = make_config(data, recipe, seed, train_size, valid_size)
     if not c.epochs: raise ValueError(f'{recipe} is fitted in one piece: there is nothing to search')
-    if not vary: raise ValueError(f"nothing to vary: expected some of {', '.join(ranges(c))}")
-    for o in vary: pick('field to vary', o, ranges(c))
-    c.data = same_tomorrow(data, mnist_path(data))
+    if not vary: raise ValueError(f"nothing to vary: expected some of {', '.join(search_space(c))}")
+    for o in vary: look_up('field to vary', o, search_space(c))
+    c.data = portable_source(data, mnist_path(data))
     return c
 
 # %% ../nbs/12_sweep.ipynb #a5e63537
@@ -285,18 +285,18 @@ def sweep(
     c = check_sweep(recipe, trials, vary, data, seed, train_size, valid_size)
     info = describe(mnist_path(c.data))
     images = info['training']['images']
-    where = ranges(c, train_size or images - min(valid_size, images//5))
+    where = search_space(c, train_size or images - min(valid_size, images//5))
     (out := Path(out).expanduser()).mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), database():
+    with warnings.catch_warnings(), database_errors():
         warnings.simplefilter('ignore')  # heartbeats are called experimental
         name = trial_name(dict(c, data=''), data_version(info))  # the data may lie elsewhere on another machine
         study = open_study(name, storage or f'sqlite:///{out.resolve()}/study.db', c.epochs, alive)
-        print(f'{name}: {len(ended(study))} of {trials} trials are done', flush=True)
-        search(study, c, trials, {k: where[k] for k in vary})
-        return report(study, c, where, out)
+        print(f'{name}: {len(ended_trials(study))} of {trials} trials are done', flush=True)
+        run_search(study, c, trials, {k: where[k] for k in vary})
+        return write_sweep(study, c, where, out)
 
 # %% ../nbs/12_sweep.ipynb #d198da7d
-def conclusion(
+def sweep_summary(
     found:dict # From `sweep`
 ) -> str: # Some lines
     "What a person wants to know of a search"

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from mnist_fastai.compare import choose_members, ensemble, read_trials
 from mnist_fastai.data import image_files, mnist_path
-from mnist_fastai.runs import environment, predictions, write_json
+from mnist_fastai.runs import environment, load_predictions, write_json
 
 here = Path(__file__).parent
 
@@ -26,7 +26,7 @@ def mistakes(trials):
     "Every test image that a training gets wrong: a row each"
     files, rows = image_files(mnist_path('mnist')/'testing'), []
     for t in trials.itertuples():
-        scores, labels = predictions(t.path)
+        scores, labels = load_predictions(t.path)
         probs = softmax(scores, 1)
         for i in np.flatnonzero(probs.argmax(1) != labels):
             rows.append(dict(recipe=t.recipe, seed=t.seed, image=f'{files[i].parent.name}/{files[i].name}',

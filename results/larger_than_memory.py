@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from mnist_fastai.data import mnist_path, open_cache
-from mnist_fastai.runs import environment, recipe_learner, seeded_dls, settings, write_json
+from mnist_fastai.runs import environment, recipe_learner, seeded_dls, make_config, write_json
 
 times, limit, rounds = 10, 350*2**20, 3
 
@@ -49,7 +49,7 @@ def limit_memory():
 def epochs(file, limited):
     "Seconds of two epochs in a new process that begins with nothing of the file in memory"
     warnings.simplefilter('ignore')
-    c = settings('mnist', 'fast', 1, valid_size=0)
+    c = make_config('mnist', 'fast', 1, valid_size=0)
     dls = seeded_dls(mnist_path('mnist'), c, 1, valid_size=0)
     _, rows, (labels,) = dls.train.store()
     dls.train.n = times*len(rows)
@@ -69,7 +69,7 @@ if __name__ == '__main__':
     found = {False: [], True: []}
     with TemporaryDirectory() as tmp:
         file = Path(tmp)/'big.npy'
-        dls = seeded_dls(mnist_path('mnist'), settings('mnist', 'fast', 1), 1, valid_size=0)
+        dls = seeded_dls(mnist_path('mnist'), make_config('mnist', 'fast', 1), 1, valid_size=0)
         images, rows, _ = dls.train.store()
         write_cache(file, images[rows].numpy())
         for _ in range(rounds):

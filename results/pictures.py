@@ -28,7 +28,7 @@ from PIL import Image
 from mnist_fastai.data import image_files, mnist_path
 from mnist_fastai.inference import Predictor
 from mnist_fastai.pictures import photos
-from mnist_fastai.runs import environment, markdown_rows, read_json, write_json
+from mnist_fastai.runs import environment, markdown_table, read_json, write_json
 
 here = Path(__file__).parent
 result_file = here/'pictures.json'
@@ -253,7 +253,7 @@ def table(readers, what, start, together=True):
     found = {name: of(readers.get(name, {}), start) for name in names}
     rows = {group.removeprefix(start) or start: [found[name].get(group) for name in names] for group in found['ours']}
     if together: rows['**together**'] = [total(readers.get(name, {}), start) for name in names]
-    return markdown_rows(titles, [[group, percent(ours), ours['unread'], *map(percent, others)]
+    return markdown_table(titles, [[group, percent(ours), ours['unread'], *map(percent, others)]
                                   for group, (ours, *others) in rows.items()])
 
 
@@ -311,7 +311,7 @@ the digits of its text count.'''
 def speed_table(speed):
     rows = [[what, *(f'{o[name]:.2f} ms' for name in ('ours', 'before')), f"{o['ours']/o['before']:.2f}"]
             for what, o in speed.items()]
-    return markdown_rows(['median', 'this', 'before', 'ratio'], rows)
+    return markdown_table(['median', 'this', 'before', 'ratio'], rows)
 
 
 def report(r):
@@ -333,7 +333,7 @@ kind. Measured by `python results/pictures.py` on {env['cores']} cores of {env['
 
 ## Targets
 
-{markdown_rows(['', 'aim', 'measured', ''], [*target_rows(ours, speed)])}
+{markdown_table(['', 'aim', 'measured', ''], [*target_rows(ours, speed)])}
 
 Of *answers*, those to all kinds, single digits and pages.
 
@@ -375,7 +375,7 @@ HandySeg and shiftlab-ocr-test.
 
 Marked is an answer below the default `reject_below`, or that looks like no digit.
 
-{markdown_rows(doubt, [*doubt_rows(readers)])}
+{markdown_table(doubt, [*doubt_rows(readers)])}
 
 No digit is seen in {rejected(ours, 'letters')} and {rejected(ours, 'scribbles')}.
 

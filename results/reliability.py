@@ -18,7 +18,7 @@ from distributed import LocalCluster, as_completed
 
 from mnist_fastai.compare import compare
 from mnist_fastai.learner import Checkpoint
-from mnist_fastai.runs import environment, run_config, settings, write_json
+from mnist_fastai.runs import environment, run_config, make_config, write_json
 
 here = Path(__file__).parent
 
@@ -47,7 +47,7 @@ class Timed(Checkpoint):
 def checkpoints(recipe, folder):
     "Seconds of an epoch, and of its checkpoint (medians)"
     Timed.seconds.clear()
-    run = run_config(settings('mnist', recipe, 1), folder/recipe.replace(':', '-'), cbs=[Timed()])
+    run = run_config(make_config('mnist', recipe, 1), folder/recipe.replace(':', '-'), cbs=[Timed()])
     epoch = median(float(line.split(',')[-1]) for line in (run.path/'history.csv').read_text().splitlines()[1:])
     seconds = median(Timed.seconds)
     return dict(recipe=recipe, epochs=len(Timed.seconds), epoch=epoch, checkpoint=round(seconds, 4),

@@ -70,7 +70,7 @@ def test_validation_ranks_and_the_test_set_does_not():
                                 valid=v, test=t, stress=v,
                                 worst=v, dataset='x', trial='') for r, v, t in (('a', .9, .5), ('b', .8, .99))
                            for s in (1, 2)])
-    assert list(c.summarize(trials).recipe) == ['a', 'b']
+    assert list(c.leaderboard(trials).recipe) == ['a', 'b']
 
 
 def test_pairs_are_compared_seed_by_seed(compared):
@@ -102,7 +102,7 @@ def test_equal_models_are_within_the_noise_and_unequal_ones_are_not(seeds, tmp_p
     rng = np.random.default_rng(3)
     trials = pd.DataFrame([pretend(tmp_path, r, s, rng.random(1000) < acc)
                            for r, acc in (('a', .9), ('b', .9), ('worse', .8)) for s in range(seeds)])
-    pairs = c.compare_pairs(trials, c.summarize(trials), tmp_path)
+    pairs = c.compare_pairs(trials, c.leaderboard(trials), tmp_path)
     assert list(pairs.larger_than_noise) == list((pairs.a == 'worse') | (pairs.b == 'worse'))
 
 
@@ -132,7 +132,7 @@ def test_what_is_done_is_not_run_again(compared, capfd):
 
 
 def test_other_data_other_code_and_other_settings_are_other_trials(digits, monkeypatch):
-    trial = c.plan('digits', ['mlp'], 1, [None], describe(digits))[0]
+    trial = c.plan_trials('digits', ['mlp'], 1, [None], describe(digits))[0]
     names = {c.trial_name(trial, 'x'), c.trial_name(trial, 'y'), c.trial_name({**trial, 'lr': .5}, 'x')}
     assert len(names) == 3
     version = c.code_version()
@@ -164,14 +164,14 @@ def test_an_edited_recipe_is_another_one(tmp_path, digits, monkeypatch, capsys):
 
 
 def test_the_same_thing_by_two_names_is_trained_once(digits):
-    found = c.plan('digits', ['mlp', 'mlp:epochs=10', 'mlp', 'mlp:epochs=9'], 1, [None], describe(digits))
+    found = c.plan_trials('digits', ['mlp', 'mlp:epochs=10', 'mlp', 'mlp:epochs=9'], 1, [None], describe(digits))
     assert [o.recipe for o in found] == ['mlp', 'mlp:epochs=9']
 
 
 @pytest.mark.parametrize('names', [['linear'], ['linear', 'knn'], ['mlp:epochs=1']])
 def test_few_recipes_are_enough(names, tmp_path, digits):
     found = compare(names, 'digits', 1, jobs=1, out=tmp_path)
-    assert set(found.board.recipe) == set(names) and all(f'`{o}`' in c.conclusion(found) for o in names)
+    assert set(found.board.recipe) == set(names) and all(f'`{o}`' in c.comparison_summary(found) for o in names)
     assert (tmp_path/'learning_curves.png').exists() == ('mlp:epochs=1' in names)
     assert len(pd.read_csv(tmp_path/'pairs.csv')) == len(names) - 1
 
@@ -190,7 +190,7 @@ def test_a_killed_process_costs_one_trial(tmp_path, digits, monkeypatch, capsys)
     monkeypatch.setattr(c, 'run_trial', dies_of_knn)
     found = compare(['mlp:epochs=1', 'knn', 'linear'], 'digits', 2, jobs=2, out=tmp_path)
     assert len(found.failed) == 1 and found.failed[0]['name'].startswith('knn-all-1')
-    assert 'killed' in found.failed[0]['error'] and 'FAILED' in c.conclusion(found)
+    assert 'killed' in found.failed[0]['error'] and 'FAILED' in c.comparison_summary(found)
     assert found.board.set_index('recipe').seeds.to_dict() == {'mlp:epochs=1': 2, 'linear': 1}
     assert not list((tmp_path/'trials').glob('.*'))
 

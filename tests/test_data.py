@@ -320,8 +320,8 @@ def test_each_image_is_turned_by_itself_and_each_split(tmp_path, capsys, digits)
 def test_grey_and_grainy_paper_becomes_almost_0(paper, ink, noise):
     grain = np.random.default_rng(0).normal(0, noise, some_images.shape)
     dark = (paper - some_images*((paper - ink)/255) + grain).clip(0, 255).astype(np.uint8)
-    turned, n = d.light_ink(dark)
-    assert n == 200 and np.median(d.paper_of(turned)[0]) <= 2
+    turned, n = d.to_light_ink(dark)
+    assert n == 200 and np.median(d.paper_levels(turned)[0]) <= 2
     assert turned[some_images > 250].mean() > 180 and turned[some_images == 0].mean() < 4 + noise/2
 
 
@@ -330,8 +330,8 @@ def test_mnist_has_its_own_form_and_emnists_is_seen():
     splits = d.read_one_size(d.mnist_path('mnist'))
     assert d.in_mnist_form(splits)[1] == []
     for images, labels, _ in splits.values():
-        assert d.light_ink(255 - images)[1] == len(images)
-        as_is, transposed = d.reader_accuracy(images.transpose(0, 2, 1), labels)
+        assert d.to_light_ink(255 - images)[1] == len(images)
+        as_is, transposed = d.reader_accuracies(images.transpose(0, 2, 1), labels)
         assert transposed > .95 and as_is < .25
 
 
@@ -462,13 +462,13 @@ print(data.mnist_path("auto"))
 def test_a_host_that_never_answers_is_given_up(monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as silent:
         start = time.monotonic()
-        assert not d.reachable(f'http://127.0.0.1:{silent.getsockname()[1]}/', 0.5)
+        assert not d.is_reachable(f'http://127.0.0.1:{silent.getsockname()[1]}/', 0.5)
     assert time.monotonic() - start < 5
 
 
 def test_incomplete_mnist_is_not_taken_for_mnist(tmp_path, monkeypatch):
     monkeypatch.setattr(d, 'fastai_path', lambda _: tmp_path)
-    monkeypatch.setattr(d, 'reachable', lambda *_: False)
+    monkeypatch.setattr(d, 'is_reachable', lambda *_: False)
     for name in good:
         (tmp_path/'mnist_png'/name).parent.mkdir(parents=True)
         (tmp_path/'mnist_png'/name).write_bytes(png())
@@ -507,7 +507,7 @@ def test_a_changed_image_is_seen(folder):
 def test_a_folder_is_looked_at_once_inside_look_once_and_anew_after_it(folder, monkeypatch):
     looked, states = [], d.file_states
     monkeypatch.setattr(d, 'file_states', lambda o: looked.append(o) or states(o))
-    with d.look_once():
+    with d.snapshot():
         before = d.split_hash(folder)
         file = d.image_files(folder)[0]
         file.unlink()

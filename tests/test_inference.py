@@ -19,7 +19,7 @@ from torch import nn
 
 from mnist_fastai.data import digits_arrays
 from mnist_fastai.export import export_weights, onnx_bytes
-from mnist_fastai.inference import Page, Predictor, draw_predictions, in_colour, read_digits
+from mnist_fastai.inference import Page, Predictor, draw_predictions, rgb_photo, read_digits
 from mnist_fastai.interpret import class_activation_map
 from mnist_fastai.learner import build_model
 from mnist_fastai.pictures import photos as pages
@@ -229,14 +229,14 @@ def test_a_picture_keeps_its_colours_and_is_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     left_red.save(tmp_path/'turned.jpg', exif=exif)
-    image, scale = in_colour(tmp_path/'turned.jpg', 300)
+    image, scale = rgb_photo(tmp_path/'turned.jpg', 300)
     assert (round(image.width*scale), round(image.height*scale)) == (2000, 3000) and max(image.size) < 600
     assert [np.argmax(image.getpixel((9, y))) for y in (9, image.height - 9)] == [0, 2]
     drawing = Image.new('RGBA', (60, 60))
     for ink, paper in (('black', 255), ('white', 0)):
         drawing.paste(ink, (20, 10, 30, 50))
-        assert in_colour(drawing, 300)[0].getpixel((5, 5)) == (paper,)*3
-    assert in_colour(tmp_path/'none.png', 300) is None and in_colour(b'nothing', 300) is None
+        assert rgb_photo(drawing, 300)[0].getpixel((5, 5)) == (paper,)*3
+    assert rgb_photo(tmp_path/'none.png', 300) is None and rgb_photo(b'nothing', 300) is None
 
 
 def test_it_imports_neither_torch_nor_fastai(sh, tmp_path):

@@ -21,7 +21,7 @@ from torch import nn
 
 from mnist_fastai.augment import RandomErase
 from mnist_fastai.data import mnist_dls
-from mnist_fastai.learner import EMA, BFloat16, Distill, EpochLog, FusedAdam, PlainEnd, find_lr, mnist_learner
+from mnist_fastai.learner import EMA, BFloat16, Distill, EpochLog, FusedAdam, NoAugEnd, find_lr, mnist_learner
 from mnist_fastai.models import archs, n_params
 
 
@@ -311,7 +311,7 @@ def test_the_last_epochs_are_plain_and_the_next_training_is_not(digits):
             if self.training: inks.setdefault(self.epoch, []).append((self.x > 0).float().mean().item())
 
     with (learn := mnist_learner(dls)).no_bar(), learn.no_logging():
-        learn.fit(3, .01, cbs=[PlainEnd(2), Watch()])
+        learn.fit(3, .01, cbs=[NoAugEnd(2), Watch()])
         ink = [np.mean(o) for o in inks.values()]
         assert ink[0] < .95*ink[1] and ink[1] == pytest.approx(ink[2], rel=.02)
         inks.clear()

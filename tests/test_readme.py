@@ -9,8 +9,8 @@ import pytest
 from serving import offline
 
 from mnist_fastai.bench import augment_table, bench_table, inference_table, overhead_table, race_table, scale_table
-from mnist_fastai.compare import leaderboard_table, percent, summarize
-from mnist_fastai.runs import markdown_rows
+from mnist_fastai.compare import leaderboard_table, format_mean_std, leaderboard
+from mnist_fastai.runs import markdown_table
 
 root = Path(__file__).parent.parent
 pages = [root/'README.md', root/'results'/'README.md', root/'results'/'reliability.md']
@@ -19,7 +19,7 @@ board = pd.read_csv(root/'results'/'leaderboard.csv')
 pairs = pd.read_csv(root/'results'/'pairs.csv')
 trials = pd.read_csv(root/'results'/'trials.csv')
 most = board.train_images.max()
-accurate = summarize(pd.read_csv(root/'results'/'accuracy_trials.csv'))
+accurate = leaderboard(pd.read_csv(root/'results'/'accuracy_trials.csv'))
 aims = dict(micro=.99, tiny=.994, strong=.996, best=.9975)
 
 
@@ -55,9 +55,9 @@ def on_all():
         by_images = {r['train_images']: r for r in accurate[accurate.recipe == name].to_dict('records')}
         final, chosen = by_images.get(60_000), by_images.get(most, {})
         if final: lines.append([f'`{name}`', f"{final['parameters']:,}", final['epochs'], final['seeds'],
-                                percent(final, 'test'), f'{100*aim:.4g}',
-                                *(percent(chosen, o) for o in ('valid', 'stress', 'worst'))])
-    return markdown_rows(['recipe', 'parameters', 'epochs', 'seeds', 'test %', 'aim %', 'validation %', 'stress %',
+                                format_mean_std(final, 'test'), f'{100*aim:.4g}',
+                                *(format_mean_std(chosen, o) for o in ('valid', 'stress', 'worst'))])
+    return markdown_table(['recipe', 'parameters', 'epochs', 'seeds', 'test %', 'aim %', 'validation %', 'stress %',
                           'worst %'], lines)
 
 
@@ -69,7 +69,7 @@ def app():
     names = dict(median='median ms', slowest_twentieth='slowest 5%, ms', a_second='answers a second', memory_mb='MB')
     lines = [[', '.join(f'`{m}`' for m in o['models']), o['at_once'], *(f'{o[k]:.0f}' for k in names)]
              for o in rounds if o['round'] == last]
-    return f'''{markdown_rows(['models', 'requests at a time', *names.values()], lines)}
+    return f'''{markdown_table(['models', 'requests at a time', *names.values()], lines)}
 
 500 requests a row, the last of {last} rounds, on {env['cores']} cores of {env['cpu']}, of which the client takes its
 share; memory in all rounds: {min(memory)} to {max(memory)} MB. Gradio {r['gradio']}; all that is installed takes
@@ -81,12 +81,12 @@ def faults():
     found = result('reliability')['faults']
     lines = [[kind, sum(n.values()), n['survived']] for kind, n in sorted(found.items())]
     total = [sum(o[i] for o in lines) for i in (1, 2)]
-    return markdown_rows(['kind', 'injected', 'survived'], [*lines, ['**together**', *total]])
+    return markdown_table(['kind', 'injected', 'survived'], [*lines, ['**together**', *total]])
 
 
 def checkpoints():
     "What one adds to an epoch"
-    return markdown_rows(['recipe', 'an epoch, s', 'its checkpoint, s', 'share'], [
+    return markdown_table(['recipe', 'an epoch, s', 'its checkpoint, s', 'share'], [
         [f"`{o['recipe']}`", f"{o['epoch']:.2f}", f"{o['checkpoint']:.3f}", f"{o['share']:.1%}"]
         for o in result('reliability')['checkpoints']])
 
@@ -96,7 +96,7 @@ def ten_thousand_trials(trials=10_000, workers=200):
     empty, trial = result('reliability')['cluster'].values()
     n, took = empty['tasks'], trials*trial['seconds']/workers
     sent, files = (trial[o]/1e6 for o in ('bytes_sent', 'bytes_of_files'))
-    table = markdown_rows(['', 'measured', f'for {trials:,} trials'], [
+    table = markdown_table(['', 'measured', f'for {trials:,} trials'], [
         ['time of a trial', f"{trial['seconds']:.0f} s, {trial['seconds_of_training']:.0f} s of them training",
          f"{trials*trial['seconds']/3600:.0f} hours of a core, **{took/60:.0f} minutes** on {workers} cores"],
         ['time of the scheduler', f"{n/empty['seconds']:.0f} empty ones a second",

@@ -10,7 +10,7 @@ from mnist_fastai.data import mnist_dls
 from mnist_fastai.learner import OneHotCrossEntropy, build_model
 from mnist_fastai.models import Deskew, archs, estimators, layer_table, multiply_adds, n_params
 from mnist_fastai.recipes import get_recipe, recipes
-from mnist_fastai.runs import settings
+from mnist_fastai.runs import make_config
 
 parameters = dict(simple_cnn=108_922, two_conv=30_840, one_conv=18_820, classic_cnn=225_034, batchnorm_cnn=225_258,
                   conv_dense=693_962, mlp=109_386, fast_cnn=25_802, strong_cnn=237_946,
@@ -97,7 +97,7 @@ def test_all_recipes_of_the_issue_are_there():
     assert set(recipes) >= {'simple', 'two_conv', 'one_conv', 'classic_cnn', 'mlp', 'batchnorm_aug', 'conv_dense',
                             'linear', 'knn', 'svm'}
     for name, r in recipes.items():
-        assert r.about and settings('digits', name, 1).arch == r.arch
+        assert r.about and make_config('digits', name, 1).arch == r.arch
         assert (r.arch in archs) == (r.epochs is not None) and (r.arch in estimators) == (r.epochs is None)
     r = recipes['batchnorm_aug']
     first, *rest = build_model(r.arch)
@@ -131,7 +131,7 @@ def test_one_hot_targets_give_the_same_loss_and_the_same_gradients():
     (dict(recipe='simple', augment='flip'), "there is no augmentation 'flip'"),
 ])
 def test_what_is_not_possible_is_said(args, message):
-    with pytest.raises(ValueError) as e: settings('digits', args.pop('recipe'), 1, **args)
+    with pytest.raises(ValueError) as e: make_config('digits', args.pop('recipe'), 1, **args)
     assert message in str(e.value)
 
 

@@ -18,7 +18,7 @@ from mnist_fastai.inference import packaged
 from mnist_fastai.interpret import batch_of, class_activation_map, feature_maps, last_hidden, plot_hidden
 from mnist_fastai.models import archs
 from mnist_fastai.report import calibration, report
-from mnist_fastai.runs import predictions, read_json, train
+from mnist_fastai.runs import load_predictions, read_json, train
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +28,7 @@ def both(trained, tmp_path_factory):
 
 
 def test_it_says_what_the_run_said(both, trained):
-    scores, labels = predictions(trained[0])
+    scores, labels = load_predictions(trained[0])
     m, metrics = both.models[0], read_json(trained[0]/'metrics.json')
     preds = scores.argmax(1)
     assert m['accuracy'] == metrics['test'] and m['parameters'] == metrics['parameters']

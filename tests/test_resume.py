@@ -71,7 +71,7 @@ class Stop(Callback):
 
 def interrupted(folder, epoch=1, recipe='simple:epochs=3'):
     "A run of which `epoch` epochs are done"
-    config = runs.settings('digits', recipe, 1)
+    config = runs.make_config('digits', recipe, 1)
     with pytest.raises(KeyboardInterrupt): runs.run_config(config, folder, cbs=[Checkpoint(), Stop(epoch)])
     return folder
 
@@ -97,7 +97,7 @@ def ctrl_c():
 @pytest.mark.parametrize('recipe', ['two_conv:ema=.99:plain=1:augment=affine+elastic+stroke:epochs=3',
                                     'mlp:teacher=tiny:epochs=3', 'mlp:mix=mixup:epochs=3'])
 def test_stopped_in_a_step_it_goes_on_with_the_next(recipe, epoch, digits, tmp_path, ctrl_c):
-    config, whole = runs.settings('digits', recipe, 1), runs.train('digits', recipe, 1, out=tmp_path/'whole')
+    config, whole = runs.make_config('digits', recipe, 1), runs.train('digits', recipe, 1, out=tmp_path/'whole')
     with pytest.raises(KeyboardInterrupt): runs.run_config(config, tmp_path/'run', cbs=[Checkpoint(), Press(epoch)])
     saved = torch.load(tmp_path/'run'/'checkpoint.pt', weights_only=True)
     assert (saved['epochs'], saved['batches'], saved['steps']) == (epoch, 6, epoch*len(whole.learn.dls.train) + 6)
@@ -109,7 +109,7 @@ def test_stopped_in_a_step_it_goes_on_with_the_next(recipe, epoch, digits, tmp_p
 
 @pytest.mark.fault('Ctrl-C or SIGTERM')
 def test_who_presses_twice_does_not_wait_for_the_step(digits, tmp_path, ctrl_c):
-    config = runs.settings('digits', 'mlp:epochs=3', 1)
+    config = runs.make_config('digits', 'mlp:epochs=3', 1)
     with pytest.raises(KeyboardInterrupt):
         runs.run_config(config, tmp_path/'run', cbs=[Checkpoint(), Press(1, times=2)])
     saved = torch.load(tmp_path/'run'/'checkpoint.pt', weights_only=True)

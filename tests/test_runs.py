@@ -79,12 +79,12 @@ sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'op
 @pytest.mark.parametrize('recipe', ['simple', 'batchnorm_aug', 'knn'])
 def test_training_opens_no_test_image_and_the_test_set_is_scored_once(recipe, digits, tmp_path, monkeypatch):
     scored, during_training = [], []
-    def score(learn, dl, real=runs.score): scored.append(dl); return real(learn, dl)
+    def score(learn, dl, real=runs.score_dl): scored.append(dl); return real(learn, dl)
     def fit(*args, real=runs.fit):
         rows = real(*args)
         during_training.extend(opened)
         return rows
-    monkeypatch.setattr(runs, 'score', score)
+    monkeypatch.setattr(runs, 'score_dl', score)
     monkeypatch.setattr(runs, 'fit', fit)
     test_cache = str(cache_file(digits/'testing', file_states(digits/'testing')))
     data._decoded.cache_clear()
@@ -106,7 +106,7 @@ def test_training_goes_the_same_way_when_no_test_image_can_be_read(recipe, digit
         runs.train(tmp_path/'blind', recipe, out=tmp_path/'run', **fields)
     blind = runs.load_run(tmp_path/'run')
     with blind.no_bar(): probs, _ = blind.get_preds(dl=blind.dls.test_dl(seen.learn.dls.valid_ds.items))
-    assert np.array_equal(probs, torch.from_numpy(runs.predictions(seen.path, 'valid')[0]).softmax(1))
+    assert np.array_equal(probs, torch.from_numpy(runs.load_predictions(seen.path, 'valid')[0]).softmax(1))
 
 
 @pytest.mark.parametrize('recipe', ['linear', 'knn', 'svm'])
@@ -187,7 +187,7 @@ def test_no_pixels_travel_in_the_export(trained):
 
 def test_two_runs_in_the_same_second_get_two_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len({runs.new_run(name='x') for _ in range(5)}) == 5
+    assert len({runs.new_run_folder(name='x') for _ in range(5)}) == 5
 
 
 def test_a_half_finished_run_is_not_the_newest(trained, tmp_path):
@@ -207,14 +207,14 @@ def test_a_training_looks_at_its_images_once(digits, tmp_path, monkeypatch):
 
 
 def test_a_gpu_means_mixed_precision_and_a_cpu_does_not(digits, tmp_path, monkeypatch):
-    c = runs.settings(str(digits), 'fast', 1)
+    c = runs.make_config(str(digits), 'fast', 1)
     dls = runs.seeded_dls(digits, c, 1)
     assert not hasattr(runs.recipe_learner(dls, c, tmp_path), 'mixed_precision')
     with monkeypatch.context() as m:
         m.setattr(DataLoaders, 'device', torch.device('cuda'))  # only the name: no tensor goes there
         learn = runs.recipe_learner(dls, c, tmp_path)
     assert learn.mixed_precision.amp_mode.value == 'bf16'
-    runs.export(learn)
+    runs.export_learner(learn)
     assert not hasattr(load_learner(tmp_path/'learner.pkl'), 'mixed_precision')  # and on a CPU it predicts in float32
 
 
@@ -222,7 +222,7 @@ def test_without_validation_all_images_train_and_the_test_is_scored(digits, tmp_
     run = runs.train(str(digits), 'fast', valid_size=0, epochs=8, bs=32, out=tmp_path/'run')
     assert run.metrics['train_images'] == 1437 and run.metrics['valid'] is None and run.metrics['test']['n'] == 360
     assert run.metrics['test']['accuracy'] > .9
-    assert 'none: trained on all' in runs.summary(run) and not (run.path/'accuracy.png').exists()
+    assert 'none: trained on all' in runs.run_summary(run) and not (run.path/'accuracy.png').exists()
     assert np.load(run.path/'predictions.npz')['valid_scores'].shape == (0, 10)
     model = run.learn.model
     assert model[0].weight.equal(archs['fast_cnn']()[0].weight)  # the fixed filters have stayed as they were
@@ -282,8 +282,8 @@ def test_nothing_is_overwritten(trained):
 
 def test_an_interval_is_wilsons():
     # Wilson's formula with z = 1.959964, worked out by hand for 8 of 10
-    assert runs.share(8, 10)['interval'] == pytest.approx([0.4902, 0.9433], abs=1e-4)
-    assert runs.share(10, 10)['interval'][1] == 1.
+    assert runs.accuracy_interval(8, 10)['interval'] == pytest.approx([0.4902, 0.9433], abs=1e-4)
+    assert runs.accuracy_interval(10, 10)['interval'][1] == 1.
 
 
 def test_what_is_written_is_plain_json(trained):
@@ -314,14 +314,14 @@ def test_an_interrupted_training_leaves_no_bfloat16_behind(digits, tmp_path):
         order = 99
         def before_batch(self): raise KeyboardInterrupt
 
-    config = runs.settings('digits', 'mlp:precision=bfloat16', 1)
+    config = runs.make_config('digits', 'mlp:precision=bfloat16', 1)
     with pytest.raises(KeyboardInterrupt): runs.run_config(config, tmp_path/'run', cbs=[Interrupt()])
     assert not torch.is_autocast_enabled('cpu')
     assert (torch.randn(2, 2)@torch.randn(2, 2)).dtype == torch.float32
 
 
 def test_a_teacher_wants_standardized_pixels_and_must_exist(digits, tmp_path):
-    with pytest.raises(ValueError, match='expected standardized'): runs.settings('digits', 'tiny:pixels=raw', 1)
+    with pytest.raises(ValueError, match='expected standardized'): runs.make_config('digits', 'tiny:pixels=raw', 1)
     with pytest.raises(ValueError, match="no pretrained network 'nobody': expected one of"):
         runs.train('digits', 'mlp', epochs=1, teacher='nobody', out=tmp_path/'run')
     assert not (tmp_path/'run').exists()

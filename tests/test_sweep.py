@@ -79,7 +79,7 @@ def proposed(monkeypatch):
     def these(*lrs):
         rates = iter(lrs)
         def propose(trial, recipe, where): return f"{recipe}:lr={trial.suggest_float('lr', lr := next(rates), lr):g}"
-        monkeypatch.setattr(s, 'propose', propose)
+        monkeypatch.setattr(s, 'suggest_recipe', propose)
     return these
 
 

@@ -21,13 +21,13 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.nn import functional as F
 
-from ..data import check_numbers, mnist_dls, mnist_path, whole_file
+from ..data import check_ranges, mnist_dls, mnist_path, atomic_file
 from ..export import licences
 from ..learner import EMA, BFloat16, Checkpoint, EpochLog, FusedAdam, TrimMemory, keep_memory
 from ..models import n_params
 from .glyphs import Glyphs, as_glyphs, bars
 from .pages import ignored, training_page
-from ..runs import Stopwatch, environment, new_run, read_json, write_json
+from ..runs import Stopwatch, environment, new_run_folder, read_json, write_json
 
 # %% ../../nbs/08e_pictures.finder.ipynb #d4d686ea
 def conv_bn(
@@ -262,7 +262,7 @@ def export_finder(
     files = {f'finder.{k}': v for k, v in dict(onnx=onnx, json=json.dumps(about, indent=2).encode(),
                                                md=card.encode()).items()}
     for name, content in files.items():
-        with whole_file(run/name) as f: f.write(content)
+        with atomic_file(run/name) as f: f.write(content)
     return [run/o for o in files]
 
 # %% ../../nbs/08e_pictures.finder.ipynb #a69987f0
@@ -279,9 +279,9 @@ def train_finder(
     out:str|Path=None # Folder of the run, default a new one under runs/; the same again goes on where it was
 ) -> Path: # The folder of the run
     "Train the network that finds digits, and write what it has learned"
-    check_numbers(pages=(pages, 2*bs), epochs=(epochs, 1), bs=(bs, 1), lr=(lr, 1e-6), wd=(wd, 0), ema=(ema, 0, 1))
+    check_ranges(pages=(pages, 2*bs), epochs=(epochs, 1), bs=(bs, 1), lr=(lr, 1e-6), wd=(wd, 0), ema=(ema, 0, 1))
     config = dict(data=str(data), pages=pages, epochs=epochs, bs=bs, lr=lr, wd=wd, ema=ema, seed=seed, start=str(start))
-    path, run, watch = mnist_path(data), new_run(out, 'finder'), Stopwatch()
+    path, run, watch = mnist_path(data), new_run_folder(out, 'finder'), Stopwatch()
     if (run/'config.json').exists() and read_json(run/'config.json') != config:
         raise ValueError(f"'{run}' is of a training with other options: name a new folder, or repeat its command")
     write_json(run/'config.json', config)
@@ -300,7 +300,7 @@ def train_finder(
     for name, content in dict(metrics=metrics, environment=environment()).items():
         write_json(run/f'{name}.json', content)
     weights = {k: v.contiguous() for k, v in learn.model.state_dict().items()}
-    with whole_file(run/'weights.safetensors') as f: f.write(save(weights))
+    with atomic_file(run/'weights.safetensors') as f: f.write(save(weights))
     export_finder(run)
     (run/'checkpoint.pt').unlink(missing_ok=True)
     return run
