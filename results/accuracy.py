@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from mnist_fastai.compare import choose_members, ensemble, read_trials
-from mnist_fastai.data import image_files, mnist_path
-from mnist_fastai.runs import environment, load_predictions, write_json
+from mnist_fastai.compare.ensemble import choose_members, ensemble
+from mnist_fastai.compare.leaderboard import read_trials
+from mnist_fastai.data.folders import image_files
+from mnist_fastai.data.sources import mnist_path
+from mnist_fastai.environment import environment
+from mnist_fastai.runs import load_predictions
+from mnist_fastai.utils import write_json
 
 here = Path(__file__).parent
 

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 from scipy.interpolate import make_interp_spline
 
-from mnist_fastai.app import data_url
+from mnist_fastai.drawing import data_url
 from mnist_fastai.pictures import photos as pages
-from mnist_fastai.runs import environment, write_json
+from mnist_fastai.environment import environment
+from mnist_fastai.utils import write_json
 
 here = Path(__file__).parent
 sys.path.insert(0, str(here.parent/'tests'))

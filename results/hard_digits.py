@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 import mnist_fastai
-from mnist_fastai.data import image_files, mnist_path
+from mnist_fastai.data.folders import image_files
+from mnist_fastai.data.sources import mnist_path
 from mnist_fastai.inference import Predictor
 
 files = image_files(mnist_path('digits')/'testing')

@@ -18,8 +18,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from mnist_fastai.data import mnist_path, open_cache
-from mnist_fastai.runs import environment, recipe_learner, seeded_dls, make_config, write_json
+from mnist_fastai.data.cache import open_cache
+from mnist_fastai.data.sources import mnist_path
+from mnist_fastai.environment import environment
+from mnist_fastai.learner import recipe_learner, seeded_dls
+from mnist_fastai.train import make_config
+from mnist_fastai.utils import write_json
 
 times, limit, rounds = 10, 350*2**20, 3
 

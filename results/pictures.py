@@ -25,10 +25,12 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from mnist_fastai.data import image_files, mnist_path
+from mnist_fastai.data.folders import image_files
+from mnist_fastai.data.sources import mnist_path
 from mnist_fastai.inference import Predictor
 from mnist_fastai.pictures import photos
-from mnist_fastai.runs import environment, markdown_table, read_json, write_json
+from mnist_fastai.environment import environment
+from mnist_fastai.utils import markdown_table, read_json, write_json
 
 here = Path(__file__).parent
 result_file = here/'pictures.json'

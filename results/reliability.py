@@ -16,9 +16,11 @@ from xml.etree import ElementTree
 
 from distributed import LocalCluster, as_completed
 
-from mnist_fastai.compare import compare
-from mnist_fastai.learner import Checkpoint
-from mnist_fastai.runs import environment, run_config, make_config, write_json
+from mnist_fastai.compare.core import compare
+from mnist_fastai.checkpoint import Checkpoint
+from mnist_fastai.environment import environment
+from mnist_fastai.train import run_config, make_config
+from mnist_fastai.utils import write_json
 
 here = Path(__file__).parent
 

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mnist_fastai.report import report
-from mnist_fastai.runs import train
+from mnist_fastai.report.page import report
+from mnist_fastai.train import train
 
 here = Path(__file__).parent
 sys.path.insert(0, str(here.parent/'tests'))

@@ -68,7 +68,7 @@ def sh(tmp_path):
 @pytest.fixture(scope='session')
 def digits():
     "The offline digits"
-    from mnist_fastai.data import mnist_path
+    from mnist_fastai.data.sources import mnist_path
     return mnist_path('digits')
 
 

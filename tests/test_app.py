@@ -18,7 +18,8 @@ from conftest import listen_to_ctrl_c, only_full
 from PIL import Image
 from serving import docker_steps, install_space, root, serving
 
-from mnist_fastai.app import data_url, hard_files, hard_digits
+from mnist_fastai.app.core import hard_files, hard_digits
+from mnist_fastai.drawing import data_url
 from mnist_fastai.inference import Predictor
 from mnist_fastai.pictures import photos as pages
 

@@ -9,7 +9,7 @@ from fastai.vision.core import TensorImageBW
 from mnist_fastai.augment import (
     RandomAffine, RandomElastic, RandomErase, RandomPaper, RandomStroke, affine_mats, augmentations
 )
-from mnist_fastai.data import mnist_dls
+from mnist_fastai.data.core import mnist_dls
 
 kinds = ['affine', 'elastic', 'erase', 'stroke', 'paper']
 

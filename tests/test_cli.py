@@ -12,7 +12,8 @@ from PIL import Image
 from mnist_fastai import cli
 from mnist_fastai.inference import default_reject_below
 from mnist_fastai.recipes import recipes
-from mnist_fastai.runs import read_json, train
+from mnist_fastai.train import train
+from mnist_fastai.utils import read_json
 
 commands = [f'mnist-{o}' for o in ('data', 'train', 'train-finder', 'compare', 'sweep', 'lr-find', 'export', 'predict',
                                   'read', 'kaggle', 'evaluate', 'bench')]
@@ -44,7 +45,7 @@ def test_the_finders_command_takes_what_its_function_takes():
 
 
 def test_commands_and_the_page_reject_the_same():
-    from mnist_fastai.app import build_app
+    from mnist_fastai.app.core import build_app
     for f in (cli.mnist_predict, cli.mnist_read, cli.mnist_app, build_app):
         assert inspect.signature(f).parameters['reject_below'].default == default_reject_below, f
 

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from joblib import cpu_count
 from conftest import only_full, run_command, wait_for
 
-from mnist_fastai import compare as c
-from mnist_fastai.runs import read_json
+import mnist_fastai
+from mnist_fastai.compare.core import compare
+from mnist_fastai.utils import read_json
 
 pytest.importorskip('distributed', reason='distributed is not installed: pip install distributed')
 
@@ -47,7 +49,7 @@ def cluster(tmp_path):
 
 def compare_here(cwd, *args):
     "With one thread a trial, as the workers have"
-    done = run_command('mnist-compare', *args, '--jobs', c.cpu_count(), '--out', 'here', cwd=cwd)
+    done = run_command('mnist-compare', *args, '--jobs', cpu_count(), '--out', 'here', cwd=cwd)
     assert done.returncode == 0, done.stderr
 
 
@@ -92,7 +94,7 @@ def test_a_trial_that_kills_costs_only_itself(dies, says, cluster, digits, tmp_p
     (tmp_path/'deadly'/'sitecustomize.py').write_text(  # as if the nearest neighbours took all memory
         f'import os, sklearn.neighbors as n\nn.KNeighborsClassifier.fit = lambda *args: {dies}\n')
     for _ in range(2): cluster.worker(PYTHONPATH=str(tmp_path/'deadly'))
-    found = c.compare(['knn', 'mlp:epochs=1', 'linear'], 'digits', 1, out=tmp_path/'far', scheduler=cluster.address)
+    found = compare(['knn', 'mlp:epochs=1', 'linear'], 'digits', 1, out=tmp_path/'far', scheduler=cluster.address)
     assert [o['name'][:7] for o in found.failed] == ['knn-all'] and says in found.failed[0]['error']
     assert set(found.board.recipe) == {'mlp:epochs=1', 'linear'}
 
@@ -125,7 +127,7 @@ def test_a_worker_that_cannot_keep_the_data_says_so(cluster, digits, tmp_path):
 
 @pytest.mark.fault('cluster without data, with other code, or gone')
 def test_a_worker_with_other_code_is_refused(cluster, digits, tmp_path):
-    shutil.copytree(Path(c.__file__).parent, tmp_path/'other'/'mnist_fastai')
+    shutil.copytree(Path(mnist_fastai.__file__).parent, tmp_path/'other'/'mnist_fastai')
     runs = tmp_path/'other'/'mnist_fastai'/'runs.py'
     runs.write_text(runs.read_text().replace('reproducible=True', 'reproducible=False'))
     cluster.worker(PYTHONPATH=str(tmp_path/'other'))

@@ -11,15 +11,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from joblib import cpu_count
 import torch
 from conftest import listen_to_ctrl_c, only_full
 from scipy import stats
 
-from mnist_fastai import compare as c
-from mnist_fastai.compare import compare, leaderboard_table
-from mnist_fastai.data import describe
+import mnist_fastai
+from mnist_fastai.compare.core import comparison_summary
+from mnist_fastai.compare.ensemble import choose_members, ensemble
+from mnist_fastai.compare.leaderboard import compare_pair, compare_pairs, leaderboard
+from mnist_fastai.compare.trials import plan_trials, run_trial, trial_name
+from mnist_fastai.environment import code_version
+from mnist_fastai.compare.core import compare
+from mnist_fastai.compare.leaderboard import leaderboard_table
+from mnist_fastai.data.cache import describe
 from mnist_fastai.recipes import recipes as all_recipes
-from mnist_fastai.runs import read_json
+from mnist_fastai.utils import read_json
 
 bin = Path(sys.executable).parent
 recipes = ['mlp:epochs=2:bs=64', 'simple:epochs=2:bs=64', 'knn']
@@ -37,7 +44,7 @@ def compared(tmp_path_factory, digits):
 def test_every_combination_is_run_once(compared):
     found, out = compared
     trials = pd.read_csv(out/'trials.csv')
-    assert set(trials.threads) == {1 if c.cpu_count() < 4 else c.cpu_count()//2} and trials.torch.notna().all()
+    assert set(trials.threads) == {1 if cpu_count() < 4 else cpu_count()//2} and trials.torch.notna().all()
     done = sorted(zip(trials.recipe, trials.train_images, trials.seed))
     networks = [(r, n, s) for r in recipes[:2] for n in (300, 1150) for s in (1, 2, 3)]
     assert done == sorted([*networks, ('knn', 300, 1), ('knn', 1150, 1)])  # knn has no randomness
@@ -70,7 +77,7 @@ def test_validation_ranks_and_the_test_set_does_not():
                                 valid=v, test=t, stress=v,
                                 worst=v, dataset='x', trial='') for r, v, t in (('a', .9, .5), ('b', .8, .99))
                            for s in (1, 2)])
-    assert list(c.leaderboard(trials).recipe) == ['a', 'b']
+    assert list(leaderboard(trials).recipe) == ['a', 'b']
 
 
 def test_pairs_are_compared_seed_by_seed(compared):
@@ -102,7 +109,7 @@ def test_equal_models_are_within_the_noise_and_unequal_ones_are_not(seeds, tmp_p
     rng = np.random.default_rng(3)
     trials = pd.DataFrame([pretend(tmp_path, r, s, rng.random(1000) < acc)
                            for r, acc in (('a', .9), ('b', .9), ('worse', .8)) for s in range(seeds)])
-    pairs = c.compare_pairs(trials, c.leaderboard(trials), tmp_path)
+    pairs = compare_pairs(trials, leaderboard(trials), tmp_path)
     assert list(pairs.larger_than_noise) == list((pairs.a == 'worse') | (pairs.b == 'worse'))
 
 
@@ -111,15 +118,15 @@ def test_only_what_has_no_randomness_stands_for_all_seeds(tmp_path):
     def rows(recipe, seeds, epochs=1.):
         return pd.DataFrame([pretend(tmp_path, recipe, s, rng.random(1000) < .9, epochs) for s in range(seeds)])
     five, one, fitted = rows('five', 5), rows('one', 1), rows('fitted', 1, epochs=None)
-    assert c.compare_pair(five, one, tmp_path)['seeds'] == 1
-    assert c.compare_pair(five, fitted, tmp_path)['seeds'] == 5
-    assert c.compare_pair(rows('late', 3).assign(seed=[7, 8, 9]), five, tmp_path) == {}
+    assert compare_pair(five, one, tmp_path)['seeds'] == 1
+    assert compare_pair(five, fitted, tmp_path)['seeds'] == 5
+    assert compare_pair(rows('late', 3).assign(seed=[7, 8, 9]), five, tmp_path) == {}
 
 
 def test_the_same_difference_with_every_seed_is_no_certainty(tmp_path):
     def rows(recipe, counts):
         return pd.DataFrame([pretend(tmp_path, recipe, s, np.arange(360) < n) for s, n in enumerate(counts)])
-    found = c.compare_pair(rows('a', [345, 349, 342]), rows('b', [340, 344, 337]), tmp_path)
+    found = compare_pair(rows('a', [345, 349, 342]), rows('b', [340, 344, 337]), tmp_path)
     assert found['p'] == pytest.approx(2/2**5)  # five images of one kind and none of the other: McNemar's
 
 
@@ -132,25 +139,25 @@ def test_what_is_done_is_not_run_again(compared, capfd):
 
 
 def test_other_data_other_code_and_other_settings_are_other_trials(digits, monkeypatch):
-    trial = c.plan_trials('digits', ['mlp'], 1, [None], describe(digits))[0]
-    names = {c.trial_name(trial, 'x'), c.trial_name(trial, 'y'), c.trial_name({**trial, 'lr': .5}, 'x')}
+    trial = plan_trials('digits', ['mlp'], 1, [None], describe(digits))[0]
+    names = {trial_name(trial, 'x'), trial_name(trial, 'y'), trial_name({**trial, 'lr': .5}, 'x')}
     assert len(names) == 3
-    version = c.code_version()
-    assert version == c.code_version()
-    monkeypatch.setattr(c, 'environment', lambda: dict(packages=dict(torch='0.1')))
-    assert version != c.code_version()
+    version = code_version()
+    assert version == code_version()
+    monkeypatch.setattr('mnist_fastai.environment.environment', lambda: dict(packages=dict(torch='0.1')))
+    assert version != code_version()
 
 
 def test_only_code_counts_as_code(tmp_path, monkeypatch):
-    package = Path(c.mnist_fastai.__file__).parent
+    package = Path(mnist_fastai.__file__).parent
     shutil.copytree(package, tmp_path/'copy')
-    version = c.code_version()
-    monkeypatch.setattr(c.mnist_fastai, '__file__', str(tmp_path/'copy'/'__init__.py'))
+    version = code_version()
+    monkeypatch.setattr(mnist_fastai, '__file__', str(tmp_path/'copy'/'__init__.py'))
     runs = tmp_path/'copy'/'runs.py'
     runs.write_text(runs.read_text().replace('"Train by a recipe', '# a comment\n    "Teach by a recipe'))
-    assert c.code_version() == version
+    assert code_version() == version
     runs.write_text(runs.read_text().replace('reproducible=True', 'reproducible=False'))
-    assert c.code_version() != version
+    assert code_version() != version
 
 
 def test_an_edited_recipe_is_another_one(tmp_path, digits, monkeypatch, capsys):
@@ -164,19 +171,19 @@ def test_an_edited_recipe_is_another_one(tmp_path, digits, monkeypatch, capsys):
 
 
 def test_the_same_thing_by_two_names_is_trained_once(digits):
-    found = c.plan_trials('digits', ['mlp', 'mlp:epochs=10', 'mlp', 'mlp:epochs=9'], 1, [None], describe(digits))
+    found = plan_trials('digits', ['mlp', 'mlp:epochs=10', 'mlp', 'mlp:epochs=9'], 1, [None], describe(digits))
     assert [o.recipe for o in found] == ['mlp', 'mlp:epochs=9']
 
 
 @pytest.mark.parametrize('names', [['linear'], ['linear', 'knn'], ['mlp:epochs=1']])
 def test_few_recipes_are_enough(names, tmp_path, digits):
     found = compare(names, 'digits', 1, jobs=1, out=tmp_path)
-    assert set(found.board.recipe) == set(names) and all(f'`{o}`' in c.comparison_summary(found) for o in names)
+    assert set(found.board.recipe) == set(names) and all(f'`{o}`' in comparison_summary(found) for o in names)
     assert (tmp_path/'learning_curves.png').exists() == ('mlp:epochs=1' in names)
     assert len(pd.read_csv(tmp_path/'pairs.csv')) == len(names) - 1
 
 
-def dies_of_knn(trial, dest, work, *args, real=c.run_trial):
+def dies_of_knn(trial, dest, work, *args, real=run_trial):
     "As `run_trial`, but the process is gone when it comes to the nearest neighbours"
     (work/dest.name).mkdir()
     if trial['arch'] == 'knn': os._exit(1)
@@ -187,10 +194,10 @@ def dies_of_knn(trial, dest, work, *args, real=c.run_trial):
 
 @pytest.mark.fault('trial or worker killed')
 def test_a_killed_process_costs_one_trial(tmp_path, digits, monkeypatch, capsys):
-    monkeypatch.setattr(c, 'run_trial', dies_of_knn)
+    monkeypatch.setattr('mnist_fastai.compare.trials.run_trial', dies_of_knn)
     found = compare(['mlp:epochs=1', 'knn', 'linear'], 'digits', 2, jobs=2, out=tmp_path)
     assert len(found.failed) == 1 and found.failed[0]['name'].startswith('knn-all-1')
-    assert 'killed' in found.failed[0]['error'] and 'FAILED' in c.comparison_summary(found)
+    assert 'killed' in found.failed[0]['error'] and 'FAILED' in comparison_summary(found)
     assert found.board.set_index('recipe').seeds.to_dict() == {'mlp:epochs=1': 2, 'linear': 1}
     assert not list((tmp_path/'trials').glob('.*'))
 
@@ -321,18 +328,18 @@ def test_an_ensemble_is_chosen_on_validation_and_votes_by_weight(tmp_path):
     good_at_1 = save_predictions(tmp_path/'b', sure([.6, .4, .4, .1, .1, .1]), sure([.4]*3 + [.1]*3), labels)
     useless = save_predictions(tmp_path/'c', sure([.1]*3 + [.9]*3), sure([1.]*3 + [0.]*3), labels)  # there
     runs = [good_at_0, good_at_1, useless]
-    votes = c.choose_members(runs, 10)
+    votes = choose_members(runs, 10)
     assert sum(votes) == 10 and votes[0] > 0 and votes[1] > 0 and votes[2] == 0
-    assert c.ensemble(runs[:2], votes[:2], 'valid')['accuracy'] == 1.
-    assert c.ensemble(runs[:2])['correct'] == 6 and c.ensemble(runs[:2], [1, 0])['correct'] == 3
-    assert c.ensemble(runs, [0, 0, 1])['accuracy'] == 1.
+    assert ensemble(runs[:2], votes[:2], 'valid')['accuracy'] == 1.
+    assert ensemble(runs[:2])['correct'] == 6 and ensemble(runs[:2], [1, 0])['correct'] == 3
+    assert ensemble(runs, [0, 0, 1])['accuracy'] == 1.
 
 
 def test_an_ensemble_is_of_runs_with_the_same_images(tmp_path):
     p = np.full((4, 10), .1)
     one = save_predictions(tmp_path/'a', p, p, np.array([1, 2, 3, 4]))
     two = save_predictions(tmp_path/'b', p, p, np.array([1, 2, 3, 5]))
-    with pytest.raises(ValueError, match='same images'): c.ensemble([one, two])
-    with pytest.raises(ValueError, match='same validation images'): c.choose_members([one, two])
+    with pytest.raises(ValueError, match='same images'): ensemble([one, two])
+    with pytest.raises(ValueError, match='same validation images'): choose_members([one, two])
     none = save_predictions(tmp_path/'c', p[:0], p, np.array([]))
-    with pytest.raises(ValueError, match='same validation images, and some'): c.choose_members([none])
+    with pytest.raises(ValueError, match='same validation images, and some'): choose_members([none])

@@ -12,11 +12,11 @@ from fastai.learner import load_learner
 from safetensors.torch import load_file, save_file
 
 import mnist_fastai
-from mnist_fastai.data import mnist_dls, mnist_test_dl
+from mnist_fastai.data.core import mnist_dls, mnist_test_dl
 from mnist_fastai.export import export_weights, load_pretrained, load_weights, calibrate
 from mnist_fastai.learner import mnist_learner
 from mnist_fastai.models import n_params
-from mnist_fastai.runs import train
+from mnist_fastai.train import train
 
 pretrained = Path(mnist_fastai.__file__).parent/'pretrained'
 names = sorted(o.stem for o in pretrained.glob('*.safetensors'))

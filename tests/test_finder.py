@@ -10,7 +10,7 @@ from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
 from safetensors.torch import load_file
 
-from mnist_fastai.data import digits_arrays
+from mnist_fastai.data.sources import digits_arrays
 from mnist_fastai.models import n_params
 from mnist_fastai.pictures import finder as f
 from mnist_fastai.pictures.glyphs import as_glyphs

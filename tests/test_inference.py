@@ -17,14 +17,15 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from mnist_fastai.data import digits_arrays
+from mnist_fastai.data.sources import digits_arrays
 from mnist_fastai.export import export_weights, onnx_bytes
-from mnist_fastai.inference import Page, Predictor, draw_predictions, rgb_photo, read_digits
+from mnist_fastai.drawing import draw_predictions, rgb_photo
+from mnist_fastai.inference import Page, Predictor, read_digits
 from mnist_fastai.interpret import class_activation_map
 from mnist_fastai.learner import build_model
 from mnist_fastai.pictures import photos as pages
 from mnist_fastai.pictures.finding import to_mnist
-from mnist_fastai.runs import train
+from mnist_fastai.train import train
 
 
 @pytest.fixture(scope='module')

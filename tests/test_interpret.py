@@ -4,8 +4,8 @@ import pytest
 import torch
 from fastai.torch_core import set_seed
 
-from mnist_fastai.data import mnist_dls
-from mnist_fastai.interpret import plot_stress, stress, stress_accuracy, stress_kinds
+from mnist_fastai.data.core import mnist_dls
+from mnist_fastai.stress import plot_stress, stress, stress_accuracy, stress_kinds
 from mnist_fastai.learner import mnist_learner
 
 

@@ -20,8 +20,9 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 from mnist_fastai.augment import RandomErase
-from mnist_fastai.data import mnist_dls
-from mnist_fastai.learner import EMA, BFloat16, Distill, EpochLog, FusedAdam, NoAugEnd, find_lr, mnist_learner
+from mnist_fastai.data.core import mnist_dls
+from mnist_fastai.callbacks import EMA, BFloat16, Distill, EpochLog, NoAugEnd
+from mnist_fastai.learner import FusedAdam, find_lr, mnist_learner
 from mnist_fastai.models import archs, n_params
 
 

@@ -4,7 +4,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from mnist_fastai.data import digits_arrays
+from mnist_fastai.data.sources import digits_arrays
 from mnist_fastai.pictures.glyphs import Pen, as_glyphs, drawn_glyph, letters
 from mnist_fastai.pictures.mnist_form import stroke_width
 from mnist_fastai.pictures.pages import Mark, ignored, training_page, truth

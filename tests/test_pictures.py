@@ -99,7 +99,8 @@ def test_its_own_images_come_through_unchanged():
 
 @pytest.mark.mnist
 def test_mnist_comes_through_unchanged():
-    from mnist_fastai.data import image_files, mnist_path
+    from mnist_fastai.data.folders import image_files
+    from mnist_fastai.data.sources import mnist_path
     for file in image_files(mnist_path('mnist')/'testing'):
         assert (to_mnist(file) == np.asarray(Image.open(file))).all(), file
 

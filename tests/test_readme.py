@@ -8,9 +8,14 @@ import pandas as pd
 import pytest
 from serving import offline
 
-from mnist_fastai.bench import augment_table, bench_table, inference_table, overhead_table, race_table, scale_table
-from mnist_fastai.compare import leaderboard_table, format_mean_std, leaderboard
-from mnist_fastai.runs import markdown_table
+from mnist_fastai.bench import bench_table
+from mnist_fastai.benchmarks.augment import augment_table
+from mnist_fastai.benchmarks.inference import inference_table
+from mnist_fastai.benchmarks.overhead import overhead_table
+from mnist_fastai.benchmarks.race import race_table
+from mnist_fastai.benchmarks.scale import scale_table
+from mnist_fastai.compare.leaderboard import leaderboard_table, format_mean_std, leaderboard
+from mnist_fastai.utils import markdown_table
 
 root = Path(__file__).parent.parent
 pages = [root/'README.md', root/'results'/'README.md', root/'results'/'reliability.md']

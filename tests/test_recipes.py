@@ -6,11 +6,12 @@ from fastai.vision.core import TensorImageBW
 from torch import nn
 
 from mnist_fastai.augment import RandomAffine
-from mnist_fastai.data import mnist_dls
+from mnist_fastai.data.core import mnist_dls
 from mnist_fastai.learner import OneHotCrossEntropy, build_model
-from mnist_fastai.models import Deskew, archs, estimators, layer_table, multiply_adds, n_params
+from mnist_fastai.estimators import estimators
+from mnist_fastai.models import Deskew, archs, layer_table, multiply_adds, n_params
 from mnist_fastai.recipes import get_recipe, recipes
-from mnist_fastai.runs import make_config
+from mnist_fastai.train import make_config
 
 parameters = dict(simple_cnn=108_922, two_conv=30_840, one_conv=18_820, classic_cnn=225_034, batchnorm_cnn=225_258,
                   conv_dense=693_962, mlp=109_386, fast_cnn=25_802, strong_cnn=237_946,

@@ -13,12 +13,15 @@ from PIL import Image, ImageOps
 from scipy.special import softmax
 from torch import nn
 
-from mnist_fastai.data import mnist_dls
-from mnist_fastai.inference import packaged
+from mnist_fastai.data.core import mnist_dls
+from mnist_fastai.reader import packaged
 from mnist_fastai.interpret import batch_of, class_activation_map, feature_maps, last_hidden, plot_hidden
 from mnist_fastai.models import archs
-from mnist_fastai.report import calibration, report
-from mnist_fastai.runs import load_predictions, read_json, train
+from mnist_fastai.report.measure import calibration
+from mnist_fastai.report.page import report
+from mnist_fastai.runs import load_predictions
+from mnist_fastai.train import train
+from mnist_fastai.utils import read_json
 
 
 @pytest.fixture(scope='module')

@@ -14,8 +14,9 @@ import torch
 from conftest import full, listen_to_ctrl_c, run_command, wait_for
 from fastai.callback.core import Callback
 
-from mnist_fastai import runs
-from mnist_fastai.learner import Checkpoint
+from mnist_fastai.train import make_config, resume, run_config, train
+from mnist_fastai.utils import read_json, write_json
+from mnist_fastai.checkpoint import Checkpoint
 
 command = Path(sys.executable).parent/'mnist-train'
 trainings = {
@@ -71,8 +72,8 @@ class Stop(Callback):
 
 def interrupted(folder, epoch=1, recipe='simple:epochs=3'):
     "A run of which `epoch` epochs are done"
-    config = runs.make_config('digits', recipe, 1)
-    with pytest.raises(KeyboardInterrupt): runs.run_config(config, folder, cbs=[Checkpoint(), Stop(epoch)])
+    config = make_config('digits', recipe, 1)
+    with pytest.raises(KeyboardInterrupt): run_config(config, folder, cbs=[Checkpoint(), Stop(epoch)])
     return folder
 
 
@@ -97,11 +98,11 @@ def ctrl_c():
 @pytest.mark.parametrize('recipe', ['two_conv:ema=.99:plain=1:augment=affine+elastic+stroke:epochs=3',
                                     'mlp:teacher=tiny:epochs=3', 'mlp:mix=mixup:epochs=3'])
 def test_stopped_in_a_step_it_goes_on_with_the_next(recipe, epoch, digits, tmp_path, ctrl_c):
-    config, whole = runs.make_config('digits', recipe, 1), runs.train('digits', recipe, 1, out=tmp_path/'whole')
-    with pytest.raises(KeyboardInterrupt): runs.run_config(config, tmp_path/'run', cbs=[Checkpoint(), Press(epoch)])
+    config, whole = make_config('digits', recipe, 1), train('digits', recipe, 1, out=tmp_path/'whole')
+    with pytest.raises(KeyboardInterrupt): run_config(config, tmp_path/'run', cbs=[Checkpoint(), Press(epoch)])
     saved = torch.load(tmp_path/'run'/'checkpoint.pt', weights_only=True)
     assert (saved['epochs'], saved['batches'], saved['steps']) == (epoch, 6, epoch*len(whole.learn.dls.train) + 6)
-    run = runs.resume(tmp_path/'run')
+    run = resume(tmp_path/'run')
     assert (run.path/'weights.safetensors').read_bytes() == (whole.path/'weights.safetensors').read_bytes()
     rows = [[line.rsplit(',', 1)[0] for line in (o.path/'history.csv').read_text().splitlines()] for o in (whole, run)]
     assert rows[0] == rows[1]
@@ -109,17 +110,17 @@ def test_stopped_in_a_step_it_goes_on_with_the_next(recipe, epoch, digits, tmp_p
 
 @pytest.mark.fault('Ctrl-C or SIGTERM')
 def test_who_presses_twice_does_not_wait_for_the_step(digits, tmp_path, ctrl_c):
-    config = runs.make_config('digits', 'mlp:epochs=3', 1)
+    config = make_config('digits', 'mlp:epochs=3', 1)
     with pytest.raises(KeyboardInterrupt):
-        runs.run_config(config, tmp_path/'run', cbs=[Checkpoint(), Press(1, times=2)])
+        run_config(config, tmp_path/'run', cbs=[Checkpoint(), Press(1, times=2)])
     saved = torch.load(tmp_path/'run'/'checkpoint.pt', weights_only=True)
     assert (saved['epochs'], saved['batches']) == (1, 0)
-    assert len((runs.resume(tmp_path/'run').path/'history.csv').read_text().splitlines()) == 4
+    assert len((resume(tmp_path/'run').path/'history.csv').read_text().splitlines()) == 4
 
 
 def test_what_was_seen_of_the_first_epochs_is_kept(digits, tmp_path):
-    whole = runs.train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
-    run = runs.resume(interrupted(tmp_path/'half', 2))
+    whole = train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
+    run = resume(interrupted(tmp_path/'half', 2))
     rows = [[line.rsplit(',', 1)[0] for line in (o.path/'history.csv').read_text().splitlines()] for o in (whole, run)]
     assert rows[0] == rows[1] and len(rows[0]) == 4
     for key in ('valid', 'test'): assert whole.metrics[key] == run.metrics[key]
@@ -130,26 +131,26 @@ def test_the_plots_show_the_first_epochs_too(digits, tmp_path, monkeypatch):
     seen = []
     names = 'lrs', 'iters', 'losses', 'values'
     def look(learn, *args): seen.append({k: [*getattr(learn.recorder, k)] for k in names})
-    monkeypatch.setattr(runs, 'plot_training', look)
-    runs.train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
-    runs.resume(interrupted(tmp_path/'half'))
+    monkeypatch.setattr('mnist_fastai.train.plot_training', look)
+    train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
+    resume(interrupted(tmp_path/'half'))
     assert len(seen[0]['losses']) > 20 and len(seen[0]['values']) == 3 and seen[0] == seen[1]
 
 
 @pytest.mark.fault('damaged checkpoint, cache or learner')
 def test_what_cannot_go_on_says_why(digits, tmp_path):
-    with pytest.raises(FileNotFoundError, match='is no run'): runs.resume(tmp_path)
+    with pytest.raises(FileNotFoundError, match='is no run'): resume(tmp_path)
     run = interrupted(tmp_path/'run')
     env = json.loads((run/'environment.json').read_text())
     env['data']['training']['sha256'] = 'other'
-    runs.write_json(run/'environment.json', env)
-    with pytest.raises(ValueError, match='not those that .*run began with: train anew'): runs.resume(run)
+    write_json(run/'environment.json', env)
+    with pytest.raises(ValueError, match='not those that .*run began with: train anew'): resume(run)
     run = interrupted(tmp_path/'run2')
     (run/'checkpoint.pt').write_bytes((run/'checkpoint.pt').read_bytes()[:1000])
-    with pytest.raises(ValueError, match='checkpoint.pt is damaged: delete it to begin anew'): runs.resume(run)
+    with pytest.raises(ValueError, match='checkpoint.pt is damaged: delete it to begin anew'): resume(run)
     (run/'checkpoint.pt').unlink()
-    assert len((runs.resume(run).path/'history.csv').read_text().splitlines()) == 4
-    with pytest.raises(ValueError, match='is finished: there is nothing to go on with'): runs.resume(run)
+    assert len((resume(run).path/'history.csv').read_text().splitlines()) == 4
+    with pytest.raises(ValueError, match='is finished: there is nothing to go on with'): resume(run)
 
 
 @pytest.mark.fault('damaged checkpoint, cache or learner')
@@ -159,7 +160,7 @@ def test_a_checkpoint_runs_no_code(digits, tmp_path):
 
     run = interrupted(tmp_path/'run')
     torch.save(dict(epochs=1, model=Bad()), run/'checkpoint.pt')
-    with pytest.raises(ValueError, match='is damaged'): runs.resume(run)
+    with pytest.raises(ValueError, match='is damaged'): resume(run)
     assert not (tmp_path/'it ran').exists()
 
 
@@ -239,7 +240,7 @@ def test_two_at_once_each_get_a_folder_and_share_a_cache(tmp_path):
     found = both(args, tmp_path, FASTAI_HOME=str(tmp_path/'home'), OMP_NUM_THREADS='1')
     assert [code for code, _ in found] == [0, 0], found
     a, b = (tmp_path/'runs').iterdir()
-    assert runs.read_json(a/'metrics.json')['test'] == runs.read_json(b/'metrics.json')['test']
+    assert read_json(a/'metrics.json')['test'] == read_json(b/'metrics.json')['test']
     assert (a/'weights.safetensors').read_bytes() == (b/'weights.safetensors').read_bytes()
 
 
@@ -253,7 +254,7 @@ def test_of_two_in_one_folder_one_is_refused(digits, tmp_path):
 
 @pytest.mark.fault('two at once')
 def test_of_two_that_resume_one_is_refused(digits, tmp_path):
-    whole = runs.train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
+    whole = train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')
     interrupted(tmp_path/'run')
     (_, _), (code, err) = found = both(['--resume', 'run'], tmp_path, OMP_NUM_THREADS=str(torch.get_num_threads()))
     assert found[0][0] == 0 and code == 1, found
@@ -271,6 +272,6 @@ def test_other_libraries_are_mentioned(digits, tmp_path, capsys):
     run = interrupted(tmp_path/'run')
     env = json.loads((run/'environment.json').read_text())
     env['packages']['torch'] = '2.0'
-    runs.write_json(run/'environment.json', env)
-    runs.resume(run)
+    write_json(run/'environment.json', env)
+    resume(run)
     assert f'packages: not as when {run} began' in capsys.readouterr().out

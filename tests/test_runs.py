@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from conftest import run_command
@@ -13,8 +14,14 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 
-from mnist_fastai import data, runs
-from mnist_fastai.data import cache_file, file_states, mnist_path
+from mnist_fastai.data.cache import _decoded, file_states
+from mnist_fastai.learner import recipe_learner, score_dl, seeded_dls
+from mnist_fastai.runs import find_run, load_predictions, load_run, new_run_folder, run_summary
+from mnist_fastai.stats import accuracy_interval
+from mnist_fastai.train import export_learner, fit, make_config, resume, run_config, train
+from mnist_fastai.utils import read_json, save_plot
+from mnist_fastai.data.cache import cache_file, file_states
+from mnist_fastai.data.sources import mnist_path
 from mnist_fastai.models import archs
 
 files = {'config.json', 'environment.json', 'history.csv', 'metrics.json', 'learner.pkl', 'weights.safetensors',
@@ -32,7 +39,7 @@ def test_a_run_directory_holds_what_it_should(trained):
     run, _ = trained
     assert {o.name for o in run.iterdir()} == files
     assert all(o.stat().st_mode & 0o444 == 0o444 for o in run.iterdir())  # as the umask of most people says
-    metrics, env = runs.read_json(run/'metrics.json'), runs.read_json(run/'environment.json')
+    metrics, env = read_json(run/'metrics.json'), read_json(run/'environment.json')
     assert metrics['dataset'] == env['data']['name'] == 'digits (not MNIST)'
     assert metrics['test']['n'] == 360 and metrics['valid']['n'] == 287
     low, high = metrics['test']['interval']
@@ -46,12 +53,12 @@ def test_a_run_directory_holds_what_it_should(trained):
 
 def test_the_plots_show_every_batch_and_epoch(digits, tmp_path, monkeypatch):
     drawn = {}
-    def save_plot(file, fig=None, real=runs.save_plot):
-        lines = [line for ax in (fig or runs.plt.gcf()).axes for line in ax.lines]
+    def look(file, fig=None, real=save_plot):
+        lines = [line for ax in (fig or plt.gcf()).axes for line in ax.lines]
         drawn[file.name] = [len(line.get_xdata()) for line in lines]
         real(file, fig)
-    monkeypatch.setattr(runs, 'save_plot', save_plot)
-    runs.train('digits', epochs=3, bs=64, out=tmp_path/'run')
+    monkeypatch.setattr('mnist_fastai.runs.save_plot', look)
+    train('digits', epochs=3, bs=64, out=tmp_path/'run')
     assert drawn == {'loss.png': [51, 3], 'accuracy.png': [3], 'schedule.png': [51, 51], 'predictions.png': []}
 
 
@@ -67,8 +74,8 @@ def test_same_seed_same_weights_in_another_process(tmp_path):
 
 def test_the_configuration_repeats_the_run(trained, tmp_path):
     run, _ = trained
-    again = runs.train(**runs.read_json(run/'config.json'), out=tmp_path/'again')
-    old = runs.read_json(run/'metrics.json')
+    again = train(**read_json(run/'config.json'), out=tmp_path/'again')
+    old = read_json(run/'metrics.json')
     assert (again.metrics['valid'], again.metrics['test']) == (old['valid'], old['test'])
 
 
@@ -79,17 +86,17 @@ sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'op
 @pytest.mark.parametrize('recipe', ['simple', 'batchnorm_aug', 'knn'])
 def test_training_opens_no_test_image_and_the_test_set_is_scored_once(recipe, digits, tmp_path, monkeypatch):
     scored, during_training = [], []
-    def score(learn, dl, real=runs.score_dl): scored.append(dl); return real(learn, dl)
-    def fit(*args, real=runs.fit):
+    def score(learn, dl, real=score_dl): scored.append(dl); return real(learn, dl)
+    def train_once(*args, real=fit):
         rows = real(*args)
         during_training.extend(opened)
         return rows
-    monkeypatch.setattr(runs, 'score_dl', score)
-    monkeypatch.setattr(runs, 'fit', fit)
+    monkeypatch.setattr('mnist_fastai.train.score_dl', score)
+    monkeypatch.setattr('mnist_fastai.train.fit', train_once)
     test_cache = str(cache_file(digits/'testing', file_states(digits/'testing')))
-    data._decoded.cache_clear()
+    _decoded.cache_clear()
     opened.clear()
-    run = runs.train('digits', recipe, out=tmp_path/'run', **({} if recipe == 'knn' else dict(epochs=1, bs=64)))
+    run = train('digits', recipe, out=tmp_path/'run', **({} if recipe == 'knn' else dict(epochs=1, bs=64)))
     assert not [o for o in during_training if '/testing/' in o or o == test_cache]
     assert [o for o in opened if '/testing/' in o or o == test_cache]  # the hook does see them, later
     testing = [dl for dl in scored if dl.dataset.items[0].parent.parent.name == 'testing']
@@ -101,24 +108,24 @@ def test_training_goes_the_same_way_when_no_test_image_can_be_read(recipe, digit
     shutil.copytree(digits, tmp_path/'blind')
     for file in (tmp_path/'blind'/'testing').rglob('*.png'): file.write_bytes(b'nothing to see')
     fields = {} if recipe == 'knn' else dict(epochs=1, bs=64)
-    seen = runs.train(digits, recipe, out=tmp_path/'seen', **fields)
+    seen = train(digits, recipe, out=tmp_path/'seen', **fields)
     with pytest.raises(ValueError, match='testing.*is not a readable image'):  # only now, when it is scored
-        runs.train(tmp_path/'blind', recipe, out=tmp_path/'run', **fields)
-    blind = runs.load_run(tmp_path/'run')
+        train(tmp_path/'blind', recipe, out=tmp_path/'run', **fields)
+    blind = load_run(tmp_path/'run')
     with blind.no_bar(): probs, _ = blind.get_preds(dl=blind.dls.test_dl(seen.learn.dls.valid_ds.items))
-    assert np.array_equal(probs, torch.from_numpy(runs.load_predictions(seen.path, 'valid')[0]).softmax(1))
+    assert np.array_equal(probs, torch.from_numpy(load_predictions(seen.path, 'valid')[0]).softmax(1))
 
 
 @pytest.mark.parametrize('recipe', ['linear', 'knn', 'svm'])
 def test_a_classical_method_is_a_run_like_any_other(recipe, digits, tmp_path):
-    run = runs.train('digits', recipe, out=tmp_path/'run')
+    run = train('digits', recipe, out=tmp_path/'run')
     assert {o.name for o in run.path.iterdir()} == files - {
         'weights.safetensors', 'history.csv', 'loss.png', 'accuracy.png', 'schedule.png'}
     assert run.metrics['test']['accuracy'] > .9 and run.metrics['parameters'] > 0
-    assert runs.read_json(run.path/'config.json')['epochs'] is None
-    again = runs.train(**runs.read_json(run.path/'config.json'), out=tmp_path/'again')
+    assert read_json(run.path/'config.json')['epochs'] is None
+    again = train(**read_json(run.path/'config.json'), out=tmp_path/'again')
     assert again.metrics['test'] == run.metrics['test']
-    digit, _, probs = runs.load_run(run.path).predict(digits/'testing'/'4'/'246.png')
+    digit, _, probs = load_run(run.path).predict(digits/'testing'/'4'/'246.png')
     assert digit == '4' and float(probs.sum()) == pytest.approx(1)
 
 
@@ -128,17 +135,17 @@ def test_every_field_of_a_recipe_changes_the_training(digits, tmp_path):
                  wd=.5)
     losses = {}
     for i, change in enumerate([{}, *({k: v} for k, v in other.items())]):
-        run = runs.train('digits', out=tmp_path/str(i), **{**base, **change})
+        run = train('digits', out=tmp_path/str(i), **{**base, **change})
         losses[str(change)] = (run.path/'history.csv').read_text().splitlines()[-1].split(',')[1]
-        for k, v in {**base, **change}.items(): assert runs.read_json(run.path/'config.json')[k] == v
+        for k, v in {**base, **change}.items(): assert read_json(run.path/'config.json')[k] == v
     assert len(set(losses.values())) == 1 + len(other), losses
 
 
 def test_one_hot_targets_train_to_the_same_network(digits, tmp_path):
-    a, b = (runs.train('digits', epochs=2, bs=64, loss=o, out=tmp_path/o) for o in ('class_index', 'one_hot'))
+    a, b = (train('digits', epochs=2, bs=64, loss=o, out=tmp_path/o) for o in ('class_index', 'one_hot'))
     assert a.metrics['valid']['accuracy'] == pytest.approx(b.metrics['valid']['accuracy'], abs=.02)
     assert type(b.learn.loss_func).__name__ == 'OneHotCrossEntropy'
-    _, _, probs = runs.load_run(b.path).predict(digits/'testing'/'4'/'246.png')
+    _, _, probs = load_run(b.path).predict(digits/'testing'/'4'/'246.png')
     assert float(probs.sum()) == pytest.approx(1)  # the loss knows its activation
 
 
@@ -146,7 +153,7 @@ def test_one_hot_targets_train_to_the_same_network(digits, tmp_path):
 def test_a_tracker_sees_the_training_and_changes_nothing(tracker, digits, tmp_path, monkeypatch):
     pytest.importorskip(tracker, reason=f'{tracker} is not installed: pip install {tracker}')
     monkeypatch.setenv('WANDB_MODE', 'offline')
-    plain, tracked = (runs.train('digits', epochs=2, bs=64, log=log, out=tmp_path/str(log)) for log in (None, tracker))
+    plain, tracked = (train('digits', epochs=2, bs=64, log=log, out=tmp_path/str(log)) for log in (None, tracker))
     assert plain.metrics['valid'] == tracked.metrics['valid'] and plain.metrics['test'] == tracked.metrics['test']
     history = [(o.path/'history.csv').read_text().splitlines()[1:] for o in (plain, tracked)]
     assert [o.split(',')[:4] for o in history[0]] == [o.split(',')[:4] for o in history[1]]
@@ -160,9 +167,9 @@ def test_a_tracker_sees_the_training_and_changes_nothing(tracker, digits, tmp_pa
 
 
 def test_a_tracker_that_is_not_installed_is_one_clear_error(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, 'find_spec', lambda name: None)
+    monkeypatch.setattr('mnist_fastai.utils.find_spec', lambda name: None)
     with pytest.raises(ValueError, match="'wandb' is not installed: pip install wandb"):
-        runs.train('digits', log='wandb', out=tmp_path/'run')
+        train('digits', log='wandb', out=tmp_path/'run')
     assert not (tmp_path/'run').exists()
 
 
@@ -187,42 +194,42 @@ def test_no_pixels_travel_in_the_export(trained):
 
 def test_two_runs_in_the_same_second_get_two_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len({runs.new_run_folder(name='x') for _ in range(5)}) == 5
+    assert len({new_run_folder(name='x') for _ in range(5)}) == 5
 
 
 def test_a_half_finished_run_is_not_the_newest(trained, tmp_path):
     run, _ = trained
     (run.parent/'zzz').mkdir(exist_ok=True)
     (run.parent/'zzz'/'config.json').write_text('{}')
-    assert runs.find_run(folder=run.parent) == run
-    with pytest.raises(FileNotFoundError, match='no finished run'): runs.find_run(folder=tmp_path)
-    with pytest.raises(FileNotFoundError, match='no finished run'): runs.find_run(run.parent/'zzz')
+    assert find_run(folder=run.parent) == run
+    with pytest.raises(FileNotFoundError, match='no finished run'): find_run(folder=tmp_path)
+    with pytest.raises(FileNotFoundError, match='no finished run'): find_run(run.parent/'zzz')
 
 
 def test_a_training_looks_at_its_images_once(digits, tmp_path, monkeypatch):
-    looked, states = [], data.file_states
-    monkeypatch.setattr(data, 'file_states', lambda o: looked.append(o.name) or states(o))
-    runs.train(str(digits), 'fast', epochs=1, bs=64, out=tmp_path/'run')
+    looked, states = [], file_states
+    monkeypatch.setattr('mnist_fastai.data.cache.file_states', lambda o: looked.append(o.name) or states(o))
+    train(str(digits), 'fast', epochs=1, bs=64, out=tmp_path/'run')
     assert looked.count('training') == 1
 
 
 def test_a_gpu_means_mixed_precision_and_a_cpu_does_not(digits, tmp_path, monkeypatch):
-    c = runs.make_config(str(digits), 'fast', 1)
-    dls = runs.seeded_dls(digits, c, 1)
-    assert not hasattr(runs.recipe_learner(dls, c, tmp_path), 'mixed_precision')
+    c = make_config(str(digits), 'fast', 1)
+    dls = seeded_dls(digits, c, 1)
+    assert not hasattr(recipe_learner(dls, c, tmp_path), 'mixed_precision')
     with monkeypatch.context() as m:
         m.setattr(DataLoaders, 'device', torch.device('cuda'))  # only the name: no tensor goes there
-        learn = runs.recipe_learner(dls, c, tmp_path)
+        learn = recipe_learner(dls, c, tmp_path)
     assert learn.mixed_precision.amp_mode.value == 'bf16'
-    runs.export_learner(learn)
+    export_learner(learn)
     assert not hasattr(load_learner(tmp_path/'learner.pkl'), 'mixed_precision')  # and on a CPU it predicts in float32
 
 
 def test_without_validation_all_images_train_and_the_test_is_scored(digits, tmp_path):
-    run = runs.train(str(digits), 'fast', valid_size=0, epochs=8, bs=32, out=tmp_path/'run')
+    run = train(str(digits), 'fast', valid_size=0, epochs=8, bs=32, out=tmp_path/'run')
     assert run.metrics['train_images'] == 1437 and run.metrics['valid'] is None and run.metrics['test']['n'] == 360
     assert run.metrics['test']['accuracy'] > .9
-    assert 'none: trained on all' in runs.run_summary(run) and not (run.path/'accuracy.png').exists()
+    assert 'none: trained on all' in run_summary(run) and not (run.path/'accuracy.png').exists()
     assert np.load(run.path/'predictions.npz')['valid_scores'].shape == (0, 10)
     model = run.learn.model
     assert model[0].weight.equal(archs['fast_cnn']()[0].weight)  # the fixed filters have stayed as they were
@@ -234,18 +241,18 @@ def test_without_validation_all_images_train_and_the_test_is_scored(digits, tmp_
                                     dict(seed=2**64), dict(split_seed=-1), dict(arch='lenet'), dict(train_size=1)])
 def test_a_wrong_value_is_refused_before_anything_is_written(kwargs, digits, tmp_path):
     with pytest.raises(ValueError, match=next(iter(kwargs)).replace('arch', 'network')):
-        runs.train('digits', out=tmp_path/'run', **kwargs)
+        train('digits', out=tmp_path/'run', **kwargs)
     assert not (tmp_path/'run').exists()
 
 
 @pytest.mark.fault('loss not finite')
 def test_a_training_that_diverges_is_an_error_and_no_result(digits, tmp_path):
     with pytest.raises(ValueError, match='diverged.*try a smaller lr'):
-        runs.train('digits', epochs=1, bs=64, lr=1e12, out=tmp_path/'run')
+        train('digits', epochs=1, bs=64, lr=1e12, out=tmp_path/'run')
     assert not (tmp_path/'run'/'metrics.json').exists() and not (tmp_path/'run'/'learner.pkl').exists()
-    assert 'diverged' in runs.read_json(tmp_path/'run'/'failed.json')['error']
-    with pytest.raises(ValueError, match='run has failed: .*try a smaller lr'): runs.resume(tmp_path/'run')
-    with pytest.raises(FileNotFoundError, match='no finished run'): runs.find_run(folder=tmp_path)
+    assert 'diverged' in read_json(tmp_path/'run'/'failed.json')['error']
+    with pytest.raises(ValueError, match='run has failed: .*try a smaller lr'): resume(tmp_path/'run')
+    with pytest.raises(FileNotFoundError, match='no finished run'): find_run(folder=tmp_path)
 
 
 @pytest.mark.fault('bad data')
@@ -253,15 +260,15 @@ def test_a_bad_test_image_does_not_cost_the_training(digits, tmp_path):
     shutil.copytree(digits, tmp_path/'mine')
     next((tmp_path/'mine'/'testing'/'3').iterdir()).write_bytes(b'no image')
     with pytest.raises(ValueError, match='not a readable image'):
-        runs.train(tmp_path/'mine', epochs=1, bs=64, out=tmp_path/'run')
-    assert isinstance(runs.load_run(tmp_path/'run'), Learner)
+        train(tmp_path/'mine', epochs=1, bs=64, out=tmp_path/'run')
+    assert isinstance(load_run(tmp_path/'run'), Learner)
 
 
 def test_a_name_inside_a_folder_of_somebodys_is_not_believed(digits, tmp_path, monkeypatch):
     shutil.copytree(digits, tmp_path/'mine')
     (tmp_path/'mine'/'dataset.json').write_text(json.dumps(dict(name='../../../evil MNIST')))
     monkeypatch.chdir(tmp_path)
-    run = runs.train('mine', epochs=1, bs=64)
+    run = train('mine', epochs=1, bs=64)
     assert run.metrics['dataset'] == 'mine (not MNIST)' and run.path.parent == Path('runs')
     assert run.config['data'] == str(tmp_path/'mine')  # repeats from any folder
 
@@ -270,20 +277,20 @@ def test_a_name_inside_a_folder_of_somebodys_is_not_believed(digits, tmp_path, m
 @pytest.mark.parametrize('content', [b'', b'hello', pickle.dumps({})])
 def test_a_damaged_learner_is_one_clear_error(content, tmp_path):
     (tmp_path/'learner.pkl').write_bytes(content)
-    with pytest.raises(ValueError, match='learner.pkl (cannot be loaded|holds a)'): runs.load_run(tmp_path)
+    with pytest.raises(ValueError, match='learner.pkl (cannot be loaded|holds a)'): load_run(tmp_path)
 
 
 def test_nothing_is_overwritten(trained):
     run, _ = trained
     before = {o.name: o.stat().st_mtime_ns for o in run.iterdir()}
-    with pytest.raises(FileExistsError, match='nothing is overwritten'): runs.train('digits', epochs=1, out=run)
+    with pytest.raises(FileExistsError, match='nothing is overwritten'): train('digits', epochs=1, out=run)
     assert {o.name: o.stat().st_mtime_ns for o in run.iterdir()} == before
 
 
 def test_an_interval_is_wilsons():
     # Wilson's formula with z = 1.959964, worked out by hand for 8 of 10
-    assert runs.accuracy_interval(8, 10)['interval'] == pytest.approx([0.4902, 0.9433], abs=1e-4)
-    assert runs.accuracy_interval(10, 10)['interval'][1] == 1.
+    assert accuracy_interval(8, 10)['interval'] == pytest.approx([0.4902, 0.9433], abs=1e-4)
+    assert accuracy_interval(10, 10)['interval'][1] == 1.
 
 
 def test_what_is_written_is_plain_json(trained):
@@ -293,7 +300,7 @@ def test_what_is_written_is_plain_json(trained):
 
 @pytest.mark.mnist
 def test_one_epoch_on_mnist_reaches_97_5_percent(tmp_path):
-    run = runs.train('mnist', epochs=1, out=tmp_path/'run')
+    run = train('mnist', epochs=1, out=tmp_path/'run')
     assert run.metrics['dataset'] == 'MNIST' and run.metrics['test']['n'] == 10_000
     assert run.metrics['test']['accuracy'] > .975
 
@@ -301,12 +308,12 @@ def test_one_epoch_on_mnist_reaches_97_5_percent(tmp_path):
 def test_the_habits_of_a_recipe_reach_its_training(digits, tmp_path, monkeypatch):
     used = []
     monkeypatch.setattr(Learner, 'add_cb', lambda self, cb, add=Learner.add_cb: used.append(cb) or add(self, cb))
-    run = runs.train('digits', 'mlp', epochs=2, ema=.9, plain=1, precision='bfloat16', augment='affine',
+    run = train('digits', 'mlp', epochs=2, ema=.9, plain=1, precision='bfloat16', augment='affine',
                      mix='cutmix', teacher='strong', out=tmp_path/'run')
     habits = {'EMA', 'PlainEnd', 'BFloat16', 'CutMix', 'Distill'}
     assert {type(o).__name__ for o in used} >= habits
     assert next(run.learn.model.parameters()).dtype == torch.float32
-    assert not habits & {type(o).__name__ for o in runs.load_run(run.path).cbs}
+    assert not habits & {type(o).__name__ for o in load_run(run.path).cbs}
 
 
 def test_an_interrupted_training_leaves_no_bfloat16_behind(digits, tmp_path):
@@ -314,14 +321,14 @@ def test_an_interrupted_training_leaves_no_bfloat16_behind(digits, tmp_path):
         order = 99
         def before_batch(self): raise KeyboardInterrupt
 
-    config = runs.make_config('digits', 'mlp:precision=bfloat16', 1)
-    with pytest.raises(KeyboardInterrupt): runs.run_config(config, tmp_path/'run', cbs=[Interrupt()])
+    config = make_config('digits', 'mlp:precision=bfloat16', 1)
+    with pytest.raises(KeyboardInterrupt): run_config(config, tmp_path/'run', cbs=[Interrupt()])
     assert not torch.is_autocast_enabled('cpu')
     assert (torch.randn(2, 2)@torch.randn(2, 2)).dtype == torch.float32
 
 
 def test_a_teacher_wants_standardized_pixels_and_must_exist(digits, tmp_path):
-    with pytest.raises(ValueError, match='expected standardized'): runs.make_config('digits', 'tiny:pixels=raw', 1)
+    with pytest.raises(ValueError, match='expected standardized'): make_config('digits', 'tiny:pixels=raw', 1)
     with pytest.raises(ValueError, match="no pretrained network 'nobody': expected one of"):
-        runs.train('digits', 'mlp', epochs=1, teacher='nobody', out=tmp_path/'run')
+        train('digits', 'mlp', epochs=1, teacher='nobody', out=tmp_path/'run')
     assert not (tmp_path/'run').exists()

@@ -16,7 +16,7 @@ import pytest
 from conftest import listen_to_ctrl_c, only_full, run_command
 from PIL import Image
 
-from mnist_fastai import runs
+from mnist_fastai.train import train
 from mnist_fastai import sweep as s
 
 optuna = pytest.importorskip('optuna', reason='optuna is not installed: pip install optuna')
@@ -43,14 +43,14 @@ def test_the_best_trial_is_a_recipe_to_paste(searched, digits, tmp_path):
     assert best['epochs'] == trials.epochs.sum() and best['stopped'] == trials.stopped.sum()
     assert f"recipe     {best['recipe']}\n" in said
     assert f"mnist-compare --recipes simple:epochs=2,{best['recipe']} --seeds 5 --data digits --valid-size 5000" in said
-    valid = runs.train('digits', best['recipe'], out=tmp_path/'run').metrics['valid']
+    valid = train('digits', best['recipe'], out=tmp_path/'run').metrics['valid']
     assert valid['accuracy'] == pytest.approx(best['accuracy'], abs=1e-6)
     for name in ('search', 'epochs'): assert min(Image.open(out/f'{name}.png').size) > 200
 
 
 def test_it_begins_with_the_recipe_as_it_is(searched, digits, tmp_path):
     first = pd.read_csv(searched[0]/'trials.csv').iloc[0]
-    run = runs.train('digits', 'simple:epochs=2', out=tmp_path/'run')
+    run = train('digits', 'simple:epochs=2', out=tmp_path/'run')
     assert first.as_it_was and first.recipe == 'simple:epochs=2'
     assert first.accuracy == pytest.approx(run.metrics['valid']['accuracy'], abs=1e-6)
 
