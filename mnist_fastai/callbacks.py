@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['EpochLog', 'BFloat16', 'EMA', 'NoAugEnd', 'Distill']
 
-# %% ../nbs/08a_callbacks.ipynb #566dedc0
+# %% ../nbs/08a_callbacks.ipynb #91fa41ce
 import csv, time
 from pathlib import Path
 
 import torch
 from fastai.callback.core import Callback
-from fastai.callback.fp16 import MixedPrecision  # noqa: F401  patches Learner
+from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import to_float
 from fasttransform import Pipeline
 from torch import nn
@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from .utils import atomic_file
 
-# %% ../nbs/08a_callbacks.ipynb #0838ba46
+# %% ../nbs/08a_callbacks.ipynb #4ebdb9c3
 class EpochLog(Callback):
     "Keep what the `Recorder` says of each epoch: as `rows`, in a CSV file, and as a line where nobody sees a bar"
     order, keep = 55, ('rows', 'spent')  # after Recorder, before ProgressCallback
@@ -41,15 +41,17 @@ class EpochLog(Callback):
         if self.file: self.write()
 
     def show(self, row:dict):
+        "Print a line about an epoch"
         text = '  '.join(f'{k} {v:.4f}' if v is not None else f'{k} none' for k, v in list(row.items())[1:-1])
         print(f"epoch {row['epoch']}/{self.n_epoch}  {text}  {row['seconds']:.1f} s", flush=True)
 
     def write(self):
+        "Write all rows to the CSV file"
         with atomic_file(self.file, 'w', newline='') as f:
             (writer := csv.DictWriter(f, self.rows[0])).writeheader()
             writer.writerows(self.rows)
 
-# %% ../nbs/08a_callbacks.ipynb #de32cc66
+# %% ../nbs/08a_callbacks.ipynb #bebb2b68
 class BFloat16(Callback):
     "Multiply in bfloat16 on a CPU"
     order = MixedPrecision.order
@@ -61,7 +63,7 @@ class BFloat16(Callback):
         self.autocast.__exit__(None, None, None)
         self.learn.pred = to_float(self.pred)
 
-# %% ../nbs/08a_callbacks.ipynb #c4629bb5
+# %% ../nbs/08a_callbacks.ipynb #97161167
 def moving_average(
     decay:float # Share of the old average that stays at a step, 0 to 1
 ): # A function as `AveragedModel` takes it
@@ -71,7 +73,7 @@ def moving_average(
         for a, b in zip(averages, news): a.lerp_(b, 1 - kept) if a.is_floating_point() else a.copy_(b)
     return average
 
-# %% ../nbs/08a_callbacks.ipynb #5c3dcd0e
+# %% ../nbs/08a_callbacks.ipynb #ecb9f937
 class EMA(Callback):
     "Validate with an exponential moving average of weights and buffers, and end with it"
     order, keep = MixedPrecision.order + 1, ('averaged',)
@@ -85,9 +87,9 @@ class EMA(Callback):
     def after_validate(self): self.learn.model = self.trained
     def after_fit(self): self.model.load_state_dict(self.averaged.module.state_dict())
 
-# %% ../nbs/08a_callbacks.ipynb #31903f6b
+# %% ../nbs/08a_callbacks.ipynb #9c73c341
 class NoAugEnd(Callback):
-    "No augmentation in the last `epochs`"
+    "Leave out augmentation in the last `epochs`"
     def __init__(self, epochs:int=1): self.epochs = epochs
 
     def before_fit(self): self.augmented = self.dls.train.after_batch
@@ -98,7 +100,7 @@ class NoAugEnd(Callback):
 
     def after_fit(self): self.dls.train.after_batch = self.augmented
 
-# %% ../nbs/08a_callbacks.ipynb #66edc42b
+# %% ../nbs/08a_callbacks.ipynb #0ab478f4
 class Distill(Callback):
     "Learn from the scores of another network besides the labels"
     keep = 'known',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Checkpoint']
 
-# %% ../nbs/08b_checkpoint.ipynb #22bf3523
+# %% ../nbs/08b_checkpoint.ipynb #dd21a74f
 import io, signal, threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import nn
 
 from .utils import atomic_file
 
-# %% ../nbs/08b_checkpoint.ipynb #415adf1e
+# %% ../nbs/08b_checkpoint.ipynb #c1859ae0
 def to_plain(
     o # Numbers, text, arrays and tensors, in dicts, lists and tuples
 ): # The same, of Python and PyTorch only
@@ -30,18 +30,19 @@ def to_plain(
     if isinstance(o, tuple): return tuple(map(to_plain, o))
     return [*map(to_plain, o)] if isinstance(o, (list, L)) else o
 
-# %% ../nbs/08b_checkpoint.ipynb #3766137e
-Recorder.keep = 'lrs', 'iters', 'losses', 'values', 'smooth_loss'
+# %% ../nbs/08b_checkpoint.ipynb #77b07d54
+recorder_state = 'lrs', 'iters', 'losses', 'values', 'smooth_loss'
 
 def callback_state(
     learn:Learner # In training
 ) -> list: # Of (name, callback, attribute, its value)
-    "What the callbacks of a training name in their `keep`"
-    return [(f'{cb.name}.{k}', cb, k, getattr(cb, k)) for cb in learn.cbs for k in getattr(cb, 'keep', ())]
+    "The state of callbacks that a checkpoint must hold: of the `Recorder`, and what the others name in their `keep`"
+    def keep(cb): return recorder_state if isinstance(cb, Recorder) else getattr(cb, 'keep', ())
+    return [(f'{cb.name}.{k}', cb, k, getattr(cb, k)) for cb in learn.cbs for k in keep(cb)]
 
-# %% ../nbs/08b_checkpoint.ipynb #45233cac
+# %% ../nbs/08b_checkpoint.ipynb #3d3f6d76
 class ResumedDL(GetAttr):
-    "What is left of an epoch when some of its batches are done"
+    "The batches of an epoch that are left after the first ones"
     _default = 'dl'
     def __init__(self,
         dl, # A `DataLoader`, at the beginning of the epoch
@@ -57,9 +58,9 @@ class ResumedDL(GetAttr):
         set_random_states(**self.random)
         yield from batches
 
-# %% ../nbs/08b_checkpoint.ipynb #edd1bf19
+# %% ../nbs/08b_checkpoint.ipynb #899d6e54
 class Checkpoint(Callback):
-    "Write what a training needs to go on after each epoch; if that is there already, go on from it"
+    "Write after each epoch all that a training run needs to continue; continue from the file if it is there"
     order = 70  # after all that a batch or an epoch leaves behind
     asked = None  # the signal that asks to stop
     def __init__(self,
@@ -72,7 +73,7 @@ class Checkpoint(Callback):
         try:
             self.saved = torch.load(self.file, map_location='cpu', weights_only=True)
             self.done, _ = self.saved['epochs'], self.saved['steps']
-        except Exception as e: raise ValueError(f'{self.file} is damaged: delete it to begin anew') from e
+        except Exception as e: raise ValueError(f'{self.file} is damaged: delete it to start again') from e
         if not self.done: self.go_on(self.saved)
 
     def before_epoch(self):
@@ -101,7 +102,7 @@ class Checkpoint(Callback):
         loaders:list, # The random states of the `DataLoaders` after these
         batches:int=0 # Of the next epoch, that are done
     ):
-        "The file, whole or not at all"
+        "Write the file, whole or not at all"
         def held(o):
             if isinstance(o, list) and o and isinstance(o[0], torch.Tensor): return torch.stack(o)  # much faster
             return o.state_dict() if isinstance(o, nn.Module) else vars(o) if isinstance(o, Metric) else o
@@ -115,7 +116,7 @@ class Checkpoint(Callback):
     def go_on(self,
         saved:dict # What `write` wrote
     ):
-        "Everything as it was when the file was written"
+        "Restore everything as it was when the file was written"
         self.learn.train_iter = saved['steps']
         self.model.load_state_dict(saved['model'])
         self.opt.load_state_dict({k: L(o) for k, o in to_device(saved['opt'], self.dls.device).items()})
@@ -144,7 +145,7 @@ class Checkpoint(Callback):
         if self.asked: self.stop()
 
     def stop(self):
-        "Do what the signal would have done"
+        "Raise the signal again, with the handlers that were there before"
         for number, handler in self.handlers.items(): signal.signal(number, handler)
         number, self.asked = self.asked, None
         signal.raise_signal(number)

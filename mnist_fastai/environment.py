@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/02_environment.ipynb #fdd0d6cf
 import ast, hashlib, json, os, platform, subprocess, sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -44,17 +45,49 @@ def environment() -> dict:
                 gpu=gpu, threads=torch.get_num_threads(), packages={p: installed(p) for p in packages},
                 git_commit=git_commit(), command=[Path(sys.argv[0]).name, *sys.argv[1:]])
 
+# %% ../nbs/02_environment.ipynb #c0dec0df
+def module_names(
+    module:str # Of this package, such as `data.core`
+) -> tuple: # (name -> statement that defines it, name -> (module, name) that it is imported from)
+    "Parse a module: what it defines, and what it imports from this package"
+    file = Path(mnist_fastai.__file__).parent/f"{module.replace('.', '/')}.py"
+    tree, parents, defined, imported = ast.parse(file.read_text('utf-8')), module.split('.')[:-1], {}, {}
+    for node in tree.body:
+        stored = (o.id for o in ast.walk(node) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store))
+        defined |= dict.fromkeys([node.name] if hasattr(node, 'name') else stored, node)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom): continue
+        above = ['mnist_fastai', *parents[:len(parents) + 1 - node.level]] if node.level else []
+        source, *rest = '.'.join([*above, *filter(None, [node.module])]).split('.', 1)
+        if source == 'mnist_fastai': imported |= {o.asname or o.name: (''.join(rest), o.name) for o in node.names}
+    return defined, imported
+
 # %% ../nbs/02_environment.ipynb #e8a98f8e
+trial_code = ('train', 'run_config'), ('stress', 'stress_accuracy')  # what a trial runs
+not_decisive = ('checkpoint', 'data.folders', 'data.formats', 'data.mnist_form', 'data.sources', 'environment', 'runs',
+                'stats', 'tracking', 'utils')  # they find data, which have a hash of their own, and record and draw
+
 def code_version() -> str: # SHA-256 in hex
-    "A hash of the modules that train, and of the library versions"
-    h = hashlib.sha256(json.dumps(environment()['packages']).encode())
-    for name in ('augment', 'data', 'learner', 'models', 'runs'):
-        tree = ast.parse((Path(mnist_fastai.__file__).parent/f'{name}.py').read_text(encoding='utf-8'))
-        for node in ast.walk(tree):
-            if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)): continue
-            if ast.get_docstring(node): del node.body[0]
-        h.update(ast.dump(tree).encode())
-    return h.hexdigest()
+    "Hash the code that decides a trial's result, without comments and docstrings, and the versions of libraries"
+    read, todo, reached = cache(module_names), [*trial_code], {}
+    while todo:
+        module, name = todo.pop()
+        if module in not_decisive or (module, name) in reached: continue
+        defined, imported = read(module)
+        if name not in defined:
+            source = imported.get(name)
+            if source and source[0]: todo.append(source)
+            continue
+        reached[module, name] = node = defined[name]
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name): todo.append((module, part.id))
+            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in imported:
+                todo.append(('.'.join(filter(None, imported[part.value.id])), part.attr))  # of an imported module
+    for node in reached.values():
+        for part in ast.walk(node):
+            if isinstance(part, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(part): del part.body[0]
+    code = sorted(f'{module}.{name} {ast.dump(node)}' for (module, name), node in reached.items())
+    return hashlib.sha256(json.dumps([environment()['packages'], code]).encode()).hexdigest()
 
 # %% ../nbs/02_environment.ipynb #60429cda
 def hardware_line(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_summary', 'find_run', 'load_run']
 
-# %% ../nbs/10b_runs.ipynb #548af20f
+# %% ../nbs/10b_runs.ipynb #726e6ac1
 import warnings
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from .stats import format_accuracy
 from .utils import save_plot
 
-# %% ../nbs/10b_runs.ipynb #761457a7
+# %% ../nbs/10b_runs.ipynb #29f94896
 def new_run_folder(
     out:str|Path=None, # The folder, default a new one under `runs/`
     name:str='run' # What its name ends in, after the time
@@ -36,16 +36,16 @@ def new_run_folder(
     path.mkdir(parents=True, exist_ok=True)
     return path
 
-# %% ../nbs/10b_runs.ipynb #f53e9014
+# %% ../nbs/10b_runs.ipynb #96f8aaa8
 @contextmanager
 def lock_run(
     run:Path, # Its folder
     new:bool=False # Must it be empty?
 ):
-    "Work in a folder in which no other process works; `FileExistsError` if one does"
+    "Keep other processes out of a folder; `FileExistsError` if one is in it"
     lock = FileLock(run/'.lock', timeout=0)
     try: lock.acquire()
-    except Timeout: raise FileExistsError(f"'{run}' belongs to another process that is at work: name a new folder, or "
+    except Timeout: raise FileExistsError(f"'{run}' is in use by another process: name a new folder, or "
                                           'wait for it') from None
     try:
         others = [o for o in run.iterdir() if o.name != '.lock']
@@ -55,7 +55,7 @@ def lock_run(
         with suppress(OSError): (run/'.lock').unlink()
         lock.release()
 
-# %% ../nbs/10b_runs.ipynb #658319a9
+# %% ../nbs/10b_runs.ipynb #b33e0a8e
 def plot_training(
     learn:Learner, # Just trained
     rows:list, # Of `EpochLog`
@@ -78,7 +78,7 @@ def plot_training(
     plt.gcf().suptitle(f'Schedule by batch, {title}')
     save_plot(run/'schedule.png')
 
-# %% ../nbs/10b_runs.ipynb #9e44920d
+# %% ../nbs/10b_runs.ipynb #f1ffed90
 def plot_predictions(
     dl, # A `DataLoader` with labels, not shuffled
     probs:torch.Tensor, # Its probabilities, n x 10
@@ -101,19 +101,19 @@ def plot_predictions(
     fig.tight_layout()
     return fig
 
-# %% ../nbs/10b_runs.ipynb #35e2c9f8
+# %% ../nbs/10b_runs.ipynb #73f440d0
 def load_predictions(
     folder:str|Path, # Of a run
     part:str='test' # test or valid
 ) -> tuple: # (scores n x 10, labels n)
-    "What a run said of the images, in the order of the files"
+    "The scores that a run gave to its images, in the order of the files"
     with np.load(Path(folder)/'predictions.npz') as f: return f[f'{part}_scores'], f[f'{part}_labels']
 
-# %% ../nbs/10b_runs.ipynb #0fdaee9e
+# %% ../nbs/10b_runs.ipynb #eb82db32
 def run_summary(
     run:AttrDict # From `train`
 ) -> str: # Some lines
-    "What a person wants to know of a run"
+    "Sum up a run for people: data, accuracy, time and files"
     m, s = run.metrics, run.metrics['seconds']
     spent = ', '.join(f'{k} {v:.1f}' for k, v in s.items())
     files = ' '.join(sorted(o.name for o in run.path.iterdir()))
@@ -125,7 +125,7 @@ def run_summary(
             f"files          {run.path}/: {files}\n"
             f"next           mnist-predict IMAGE --model {run.path}")
 
-# %% ../nbs/10b_runs.ipynb #dc8eba21
+# %% ../nbs/10b_runs.ipynb #18b8b517
 def find_run(
     run:str|Path=None, # A run directory, default the newest finished one
     folder:str|Path='runs' # Where to look for the newest
@@ -135,12 +135,12 @@ def find_run(
         path = Path(run).expanduser()
         if path.name == 'learner.pkl': path = path.parent
         if (path/'learner.pkl').is_file(): return path
-        raise FileNotFoundError(f"'{run}' is no finished run: expected a folder with learner.pkl")
+        raise FileNotFoundError(f"'{run}' is not a finished run: expected a folder with learner.pkl")
     runs = [o.parent for o in Path(folder).glob('*/metrics.json') if (o.parent/'learner.pkl').is_file()]
     if not runs: raise FileNotFoundError(f"there is no finished run in '{folder}': train one first, or name one")
     return max(runs, key=lambda o: (o/'metrics.json').stat().st_mtime)
 
-# %% ../nbs/10b_runs.ipynb #b87f4c03
+# %% ../nbs/10b_runs.ipynb #68ac7448
 def load_run(
     run:str|Path=None # As `find_run` takes it, or a `.pkl`
 ) -> Learner: # On the CPU, ready for `predict`
@@ -150,6 +150,6 @@ def load_run(
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             learn = load_learner(file)
-    except Exception as e: raise ValueError(f'{file} cannot be loaded, it is damaged or no learner: {e}') from e
+    except Exception as e: raise ValueError(f'{file} cannot be loaded, it is damaged or not a learner: {e}') from e
     if isinstance(learn, Learner): return learn
     raise ValueError(f'{file} holds a {type(learn).__name__}; expected a Learner from `learn.export`')

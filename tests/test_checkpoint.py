@@ -1,4 +1,4 @@
-"""A training that is killed, stopped or runs out of disk goes on where it was, and ends as if nothing had happened."""
+"""A training run that is killed, stopped or runs out of disk space is resumed, and ends as if nothing had happened."""
 import json
 import os
 import random
@@ -14,9 +14,9 @@ import torch
 from conftest import full, listen_to_ctrl_c, run_command, wait_for
 from fastai.callback.core import Callback
 
+from mnist_fastai.checkpoint import Checkpoint
 from mnist_fastai.train import make_config, resume, run_config, train
 from mnist_fastai.utils import read_json, write_json
-from mnist_fastai.checkpoint import Checkpoint
 
 command = Path(sys.executable).parent/'mnist-train'
 trainings = {
@@ -139,7 +139,7 @@ def test_the_plots_show_the_first_epochs_too(digits, tmp_path, monkeypatch):
 
 @pytest.mark.fault('damaged checkpoint, cache or learner')
 def test_what_cannot_go_on_says_why(digits, tmp_path):
-    with pytest.raises(FileNotFoundError, match='is no run'): resume(tmp_path)
+    with pytest.raises(FileNotFoundError, match='is not a run'): resume(tmp_path)
     run = interrupted(tmp_path/'run')
     env = json.loads((run/'environment.json').read_text())
     env['data']['training']['sha256'] = 'other'
@@ -147,10 +147,10 @@ def test_what_cannot_go_on_says_why(digits, tmp_path):
     with pytest.raises(ValueError, match='not those that .*run began with: train anew'): resume(run)
     run = interrupted(tmp_path/'run2')
     (run/'checkpoint.pt').write_bytes((run/'checkpoint.pt').read_bytes()[:1000])
-    with pytest.raises(ValueError, match='checkpoint.pt is damaged: delete it to begin anew'): resume(run)
+    with pytest.raises(ValueError, match='checkpoint.pt is damaged: delete it to start again'): resume(run)
     (run/'checkpoint.pt').unlink()
     assert len((resume(run).path/'history.csv').read_text().splitlines()) == 4
-    with pytest.raises(ValueError, match='is finished: there is nothing to go on with'): resume(run)
+    with pytest.raises(ValueError, match='is finished: there is nothing left to do'): resume(run)
 
 
 @pytest.mark.fault('damaged checkpoint, cache or learner')
@@ -248,7 +248,7 @@ def test_two_at_once_each_get_a_folder_and_share_a_cache(tmp_path):
 def test_of_two_in_one_folder_one_is_refused(digits, tmp_path):
     (_, _), (code, err) = found = both(['--data', 'digits', '--recipe', 'mlp:epochs=5', '--out', 'run'], tmp_path)
     assert found[0][0] == 0 and code == 1, found
-    assert 'belongs to another process' in err or 'is not empty' in err
+    assert 'in use by another process' in err or 'is not empty' in err
     assert len((tmp_path/'run'/'history.csv').read_text().splitlines()) == 6
 
 
@@ -258,7 +258,7 @@ def test_of_two_that_resume_one_is_refused(digits, tmp_path):
     interrupted(tmp_path/'run')
     (_, _), (code, err) = found = both(['--resume', 'run'], tmp_path, OMP_NUM_THREADS=str(torch.get_num_threads()))
     assert found[0][0] == 0 and code == 1, found
-    assert 'belongs to another process' in err or 'is finished' in err
+    assert 'in use by another process' in err or 'is finished' in err
     assert (tmp_path/'run'/'weights.safetensors').read_bytes() == (whole.path/'weights.safetensors').read_bytes()
 
 
