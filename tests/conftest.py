@@ -1,4 +1,5 @@
 """Tests run in a home of their own: nothing of the user's is written, and MNIST is borrowed if the user has it."""
+import atexit
 import json
 import os
 import signal
@@ -7,9 +8,11 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
+from forks import Forks
 
 users_data = Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data'
 home = tempfile.TemporaryDirectory(prefix='mnist_fastai_tests_')
@@ -37,9 +40,19 @@ def pytest_collection_modifyitems(items):
         if 'mnist' in item.keywords: item.add_marker(skip)
 
 
+@cache
+def forks():
+    started = Forks()
+    atexit.register(started.close)
+    return started
+
+
 def run_command(*args, cwd, prefix=(), **env):
     "Run a command of the package, or a piece of Python, in a process of its own"
     exe = [sys.executable, '-c'] if args[0] == 'python' else [str(Path(sys.executable).parent/args[0])]
+    usual = args[0] != 'python' and not prefix and not {'OMP_NUM_THREADS', 'PYTHONPATH'} & {*env}
+    if sys.platform == 'linux' and usual:  # without the imports, which take longer than most commands
+        return forks().run(*exe, [*map(str, args[1:])], cwd, {**os.environ, **env})
     return subprocess.run([*prefix, *exe, *map(str, args[1:])], cwd=cwd, env={**os.environ, **env}, text=True,
                           capture_output=True, timeout=300, stdin=subprocess.DEVNULL)
 

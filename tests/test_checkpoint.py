@@ -265,7 +265,7 @@ def test_of_two_that_resume_one_is_refused(digits, tmp_path):
 @pytest.mark.parametrize('option, value', [('--epochs', 20), ('--recipe', 'best'), ('--seed', 7), ('--data', 'digits')])
 def test_other_settings_are_not_ignored_by_resume(option, value, sh):
     done = sh('mnist-train', '--resume', 'run', option, value)
-    assert done.returncode == 1 and f'goes on as it was begun: leave out {option}' in done.stderr
+    assert done.returncode == 1 and f'continues a run as it was begun: leave out {option}' in done.stderr
 
 
 def test_other_libraries_are_mentioned(digits, tmp_path, capsys):

@@ -19,7 +19,7 @@ def test_the_plots_show_every_batch_and_epoch(digits, tmp_path, monkeypatch):
         lines = [line for ax in (fig or plt.gcf()).axes for line in ax.lines]
         drawn[file.name] = [len(line.get_xdata()) for line in lines]
         real(file, fig)
-    monkeypatch.setattr('mnist_fastai.runs.save_plot', look)
+    for module in ('runs', 'train'): monkeypatch.setattr(f'mnist_fastai.{module}.save_plot', look)
     train('digits', epochs=3, bs=64, out=tmp_path/'run')
     assert drawn == {'loss.png': [51, 3], 'accuracy.png': [3], 'schedule.png': [51, 51], 'predictions.png': []}
 
