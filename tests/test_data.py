@@ -29,7 +29,7 @@ from mnist_fastai.data.cache import (
     _decoded, cache_file, dataset_name, decode_images, decoded, describe, file_states, open_cache, snapshot,
     split_hash
 )
-from mnist_fastai.data.core import DigitDL, mnist_dls, mnist_stats, mnist_test_dl
+from mnist_fastai.data.core import DigitDL, mnist_dls, mnist_mean_std, mnist_test_dl
 from mnist_fastai.data.folders import image_files, split_names
 from mnist_fastai.data.formats import read_csv
 from mnist_fastai.data.mnist_form import in_mnist_form, paper_levels, read_one_size, reader_accuracies, to_light_ink
@@ -717,7 +717,7 @@ def test_mnist_is_whole_and_byte_exact():
     md5 = hashlib.md5(header + images[[index[f] for f in order]].numpy().tobytes()).hexdigest()
     assert md5 == '6bbc9ace898e44ae57da46a324031adb'  # train-images-idx3-ubyte as Yann LeCun published it
     pixels = images.numpy()/255
-    assert (round(pixels.mean(), 4), round(pixels.std(), 4)) == (mnist_stats[0][0], mnist_stats[1][0])
+    assert (round(pixels.mean(), 4), round(pixels.std(), 4)) == (mnist_mean_std[0][0], mnist_mean_std[1][0])
 
 
 @pytest.mark.mnist
