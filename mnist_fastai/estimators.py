@@ -22,7 +22,8 @@ class Estimator(nn.Module):
         self.estimator, self.empty = estimator, nn.Parameter(torch.empty(0))  # fastai asks every model for a parameter
 
     def fit(self, x, y):
-        if (n := len(y.unique())) < 10: raise ValueError(f'only {n} digits have training images, expected 10: take more images')
+        if (n := len(y.unique())) < 10:
+            raise ValueError(f'only {n} digits have training images, expected 10: take more images')
         self.estimator.fit(x.flatten(1).cpu().numpy(), y.cpu().numpy())
         return self
 

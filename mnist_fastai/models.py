@@ -235,7 +235,7 @@ def mlp(
 archs = {f.__name__: f for f in (simple_cnn, two_conv, one_conv, classic_cnn, batchnorm_cnn, conv_dense, fast_cnn,
                                 strong_cnn, tiny_cnn, micro_cnn, mlp)}
 
-# %% ../nbs/05a_models.ipynb #45049510
+# %% ../nbs/05a_models.ipynb #d3a6d8c3
 def __getattr__(name):
     "Find `Estimator` for a learner that was exported when it stood in this module"
     if name != 'Estimator': raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

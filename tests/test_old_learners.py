@@ -32,7 +32,7 @@ def test_looking_for_old_names_costs_nothing_until_one_is_asked_for():
     subprocess.run([sys.executable, '-c', code], check=True)
 
 
-@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="fastai pickles bytecode: a .pkl belongs to its Python's version")
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason='fastai pickles bytecode, here that of Python 3.11')
 def test_a_learner_of_before_the_split_loads_and_predicts_the_same():
     learn = load_run(Path(__file__).with_name('learner_before_the_split.pkl'))
     with learn.no_bar(): probs, _ = learn.get_preds(dl=learn.dls.test_dl([*digits_arrays()[0][:10]]))

@@ -57,7 +57,7 @@ def decode_images(
     "Decode `files`, many of them in parallel and with a progress bar"
     workers = defaults.cpus if len(files) > 5000 and sys.platform == 'linux' else 0  # elsewhere a fork is not safe
     chunks = torch.utils.data.DataLoader(_Chunks(files), batch_size=None, num_workers=workers,
-                                         generator=torch.Generator(),  # otherwise it draws from the user's random numbers
+                                         generator=torch.Generator(),  # otherwise it takes one of the user's
                                          multiprocessing_context='fork' if workers else None)
     out = torch.empty(len(files), 28, 28, dtype=torch.uint8)
     for i, chunk in enumerate(progress(chunks, len(files))):

@@ -98,15 +98,16 @@ class DigitDL(TfmdDL):
             torch.index_select(images, 0, ordered, out=near[:len(part)])
             for batch in order.argsort().split(self.bs): yield near.index_select(0, batch)
 
-    def fused_transforms(self): # From `uint8` to the same numbers that `after_batch` gives; None if it has other transforms
-        "`IntToFloatTensor` and `Normalize` without dispatch"
+    def fused_transforms(self): # A function of `uint8` images; None if there are other transforms
+        "Give what `after_batch` gives, without dispatch, if it has only `IntToFloatTensor` and `Normalize`"
         tfms = self.after_batch.fs
         if [type(tfm) for tfm in tfms] != [IntToFloatTensor, Normalize]: return
         div, mean, std = tfms[0].div, tfms[1].mean, tfms[1].std
         return lambda x: x.float().div_(div).sub_(mean).div_(std).as_subclass(TensorImageBW)
 
     def __iter__(self):
-        if not all(isinstance(item, (str, Path)) for item in self.dataset.items): return (yield from TfmdDL.__iter__(self))
+        if not all(isinstance(item, (str, Path)) for item in self.dataset.items):
+            return (yield from TfmdDL.__iter__(self))
         self.randomize()
         self.before_iter()
         prepare = self.fused_transforms()

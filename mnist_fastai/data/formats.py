@@ -136,11 +136,13 @@ def read_archive_member(
     split, digit, name = match.groups()
     if name.startswith('.') or Path(name).suffix.lower() not in image_extensions: return None
     if digit not in digits: raise ValueError(f"it holds {member.name!r}, and '{digit}' is not a digit")
-    if member.size > max_member_bytes: raise ValueError(f'{member.name!r} has {member.size:,} bytes, too many for a digit')
+    if member.size > max_member_bytes:
+        raise ValueError(f'{member.name!r} has {member.size:,} bytes, too many for a digit')
     data = tar.extractfile(member).read()
     try: decode_image(io.BytesIO(data), member.name)
     except WrongSize as e:
-        if math.prod(e.args[1]) > max_member_pixels: raise ValueError(f'{e}, or at most {max_member_pixels:,} in all') from None
+        if math.prod(e.args[1]) > max_member_pixels:
+            raise ValueError(f'{e}, or at most {max_member_pixels:,} in all') from None
     return split, digit, name, data
 
 # %% ../../nbs/03c_data.formats.ipynb #04e3cb91
@@ -153,7 +155,8 @@ def from_tgz(
     with atomic_folder(dest) as tmp:
         try:
             with open(file, 'rb') as f: packed = f.read(2) == b'\x1f\x8b'  # whatever its name
-            with (gzip.open if packed else open)(file, 'rb') as f, tarfile.open(fileobj=BoundedReader(f), mode='r:') as tar:
+            with ((gzip.open if packed else open)(file, 'rb') as f,
+                  tarfile.open(fileobj=BoundedReader(f), mode='r:') as tar):
                 for member in progress(tar.getmembers()):
                     if (image := read_archive_member(tar, member)) is None: continue
                     split, digit, name, data = image

@@ -74,9 +74,9 @@ def original_mnist() -> Path: # The image folder
     dest = fastai_path('data')/'mnist_png'
     incomplete = dest.exists()
     if not is_reachable(URLs.MNIST):
-        raise ConnectionError(f"MNIST is not on disk ({dest} is {'incomplete' if incomplete else 'missing'}) and its host "
-                              "does not answer. Connect to the internet, or use source='digits', or give the path of a "
-                              'copy that you have')
+        where = f"{dest} is {'incomplete' if incomplete else 'missing'}"
+        raise ConnectionError(f'MNIST is not on disk ({where}) and its host does not answer. Connect to the internet, '
+                              "or use source='digits', or give the path of a copy that you have")
     print(f'Downloading MNIST to {dest}', flush=True)
     try:
         with nullcontext() if is_interactive() else redirect_stdout(None):
@@ -96,7 +96,7 @@ not_mnist = '''
 
 # %% ../../nbs/03e_data.sources.ipynb #6fe3f3aa
 def mnist_path(
-    source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz` of one, IDX files or a Kaggle CSV
+    source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
 ) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
     "Bring digits from `source` into an image folder in MNIST's form; a `ValueError` or `OSError` says what is wrong"
     if str(source) == 'mnist': return original_mnist()
