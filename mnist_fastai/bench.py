@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .data.cache import describe
-from .data.core import as_tensors, mnist_dls, mnist_stats, stratified_splitter
+from .data.core import as_tensors, mnist_dls, mnist_mean_std, stratified_splitter
 from .data.sources import mnist_path
 from .environment import environment, hardware_line
 from .learner import build_model, mnist_learner
@@ -39,7 +39,7 @@ def documented_dls(
 ) -> DataLoaders:
     "A plain fastai pipeline over the PNG files"
     block = DataBlock(blocks=(ImageBlock(PILImageBW), CategoryBlock), get_items=get_image_files, splitter=splitter,
-                      get_y=parent_label, batch_tfms=Normalize.from_stats(*mnist_stats))
+                      get_y=parent_label, batch_tfms=Normalize.from_stats(*mnist_mean_std))
     return block.dataloaders(path/'training', bs=bs)
 
 # %% ../nbs/18_bench.ipynb #10c6bbf4

@@ -16,14 +16,14 @@ import torch
 
 # %% ../nbs/02_environment.ipynb #86933005
 def cpu_name() -> str:
-    "The processor's name, as far as the system tells"
+    "Return the processor's name, as far as the system tells"
     try: lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError: return platform.processor() or platform.machine()
     return next((o.split(':')[1].strip() for o in lines if o.startswith('model name')), platform.machine())
 
 # %% ../nbs/02_environment.ipynb #6ec05d2a
 def git_commit() -> str|None: # The commit, with `+changes` if there are any; None if the source is in no repository
-    "Which version of the source this is"
+    "Find the commit that the source of this package is at"
     source = mnist_fastai.__file__
     def git(*args):
         return subprocess.run(['git', '-C', str(Path(source).parent), *args], capture_output=True, text=True,
@@ -34,8 +34,8 @@ def git_commit() -> str|None: # The commit, with `+changes` if there are any; No
     except (OSError, subprocess.CalledProcessError): return None
 
 # %% ../nbs/02_environment.ipynb #ece9a520
-def environment() -> dict:
-    "Versions, hardware and threads: what a time or an accuracy hangs on besides the configuration"
+def environment() -> dict: # python, system, cpu, cores, gpu, threads, packages, git_commit, command
+    "Collect what a time or an accuracy depends on besides the configuration"
     def installed(name):
         try: return version(name)
         except PackageNotFoundError: return None
@@ -92,8 +92,8 @@ def code_version() -> str: # SHA-256 in hex
 # %% ../nbs/02_environment.ipynb #60429cda
 def hardware_line(
     result:dict # With the keys of `environment`
-) -> str:
-    "The hardware and the versions of a result, for under a table"
+) -> str: # One line
+    "Format hardware and versions of a result, to go below a table"
     v = result['packages']
     return (f"{result['threads']} threads on {result['cores']} cores of {result['cpu']}, torch {v['torch']}, "
             f"fastai {v['fastai']}, Python {result['python']}.")

@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from torch import nn
 
-from .data.core import mnist_stats
+from .data.core import mnist_mean_std
 from .recipes import get_recipe
 from .runs import find_run, load_predictions
 from .stats import format_accuracy
@@ -81,7 +81,7 @@ def provenance(
     config, metrics, env = (read_json(run/f'{name}.json') for name in ('config', 'metrics', 'environment'))
     data = dict(name=env['data']['name'], sha256=env['data']['training']['sha256'])
     env = {k: env[k] for k in ('python', 'system', 'cpu', 'cores', 'gpu', 'threads', 'packages', 'git_commit')}
-    (mean,), (std,) = mnist_stats if config['pixels'] == 'standardized' else ([0.], [1.])
+    (mean,), (std,) = mnist_mean_std if config['pixels'] == 'standardized' else ([0.], [1.])
     about = dict(command=train_command(config), config=config, data=data, metrics=metrics, environment=env,
                  use=dict(mean=mean, std=std, **calibrate(chosen or run)))
     return about | dict(chosen=read_json(chosen/'metrics.json')) if chosen else about

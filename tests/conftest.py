@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from forks import Forks
+from serving import offline
 
 users_data = Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data'
 home = tempfile.TemporaryDirectory(prefix='mnist_fastai_tests_')
@@ -76,6 +77,22 @@ def sh(tmp_path):
     "`run_command` in an empty folder"
     def run(*args, cwd=tmp_path, **env): return run_command(*args, cwd=cwd, **env)
     return run
+
+
+@pytest.fixture
+def fresh_home(tmp_path, monkeypatch):
+    "An empty FASTAI_HOME, in this process too"
+    from fastai.data.external import fastai_cfg
+    monkeypatch.setenv('FASTAI_HOME', str(tmp_path/'home'))
+    fastai_cfg.cache_clear()
+    yield tmp_path/'home'
+    fastai_cfg.cache_clear()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    "Every connection fails at once"
+    for name, value in offline.items(): monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope='session')
