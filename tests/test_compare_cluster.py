@@ -93,8 +93,8 @@ def test_a_trial_that_kills_costs_only_itself(dies, says, cluster, digits, tmp_p
     (tmp_path/'deadly'/'sitecustomize.py').write_text(  # as if the nearest neighbours took all memory
         f'import os, sklearn.neighbors as n\nn.KNeighborsClassifier.fit = lambda *args: {dies}\n')
     for _ in range(2): cluster.worker(PYTHONPATH=str(tmp_path/'deadly'))
-    found = compare(['knn', 'linear'], 'digits', 1, [100], out=tmp_path/'far', scheduler=cluster.address)
-    assert [o['name'][:7] for o in found.failed] == ['knn-100'] and says in found.failed[0]['error']
+    found = compare(['knn', 'linear'], 'digits', 1, [200], out=tmp_path/'far', scheduler=cluster.address)
+    assert [o['name'][:7] for o in found.failed] == ['knn-200'] and says in found.failed[0]['error']
     assert set(found.board.recipe) == {'linear'}
 
 
@@ -107,8 +107,8 @@ def test_without_a_common_disk_the_data_are_sent(cluster, digits, tmp_path, monk
     for i in range(2):
         cluster.worker(prefix=['unshare', '-m', 'sh', '-c', *hidden], FASTAI_HOME=str(tmp_path/f'home{i}'))
     monkeypatch.chdir(tmp_path)
-    compare(['mlp:epochs=1'], 'mine', 2, [100], jobs=1, out='here')
-    assert compare(['mlp:epochs=1'], 'mine', 2, [100], out='far', scheduler=cluster.address).failed == []
+    compare(['mlp:epochs=1'], 'mine', 2, [200], jobs=1, out='here')
+    assert compare(['mlp:epochs=1'], 'mine', 2, [200], out='far', scheduler=cluster.address).failed == []
     assert same(Path('here'), Path('far')) == 2
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import listen_to_ctrl_c, only_full
-from joblib import cpu_count
 from scipy import stats
 
 from mnist_fastai.cli import mnist_compare
@@ -30,13 +29,13 @@ written = {'trials', 'trials.csv', 'leaderboard.csv', 'leaderboard.md', 'pairs.c
 def compared(tmp_path_factory, digits):
     "A small comparison on the offline digits: (what `compare` gave, its folder)"
     out = tmp_path_factory.mktemp('compared')
-    return compare(asked, 'digits', seeds=3, train_sizes=[300, 1437], jobs=2, out=out), out
+    return compare(asked, 'digits', seeds=3, train_sizes=[300, 1437], jobs=1, out=out), out
 
 
 def test_every_combination_is_run_once(compared):
     found, out = compared
     trials = pd.read_csv(out/'trials.csv')
-    assert set(trials.threads) == {max(1, cpu_count()//2)} and trials.torch.notna().all()
+    assert trials.threads.notna().all() and trials.torch.notna().all()
     done = sorted(zip(trials.recipe, trials.train_images, trials.seed))
     networks = [(r, n, s) for r in asked[:2] for n in (300, 1150) for s in (1, 2, 3)]
     assert done == sorted([*networks, ('knn', 300, 1), ('knn', 1150, 1)])  # knn has no randomness
@@ -102,7 +101,7 @@ def test_what_is_done_is_not_run_again(compared, capfd):
 def test_an_edited_recipe_is_another_one(tmp_path, digits, monkeypatch, capsys):
     def board(epochs):
         monkeypatch.setitem(recipes, 'mlp', get_recipe('mlp', epochs=epochs))
-        return compare(['mlp', 'linear'], 'digits', 2, [100], jobs=1, out=tmp_path).board.set_index('recipe')
+        return compare(['mlp', 'linear'], 'digits', 2, [200], jobs=1, out=tmp_path).board.set_index('recipe')
     assert board(1).epochs['mlp'] == 1
     after = board(2)
     assert after.seeds.to_dict() == dict(mlp=2, linear=1) and after.epochs['mlp'] == 2
@@ -111,7 +110,7 @@ def test_an_edited_recipe_is_another_one(tmp_path, digits, monkeypatch, capsys):
 
 @pytest.mark.parametrize('names', [['linear'], ['linear', 'knn'], ['mlp:epochs=1']])
 def test_few_recipes_are_enough(names, tmp_path, digits):
-    found = compare(names, 'digits', 1, [100], jobs=1, out=tmp_path)
+    found = compare(names, 'digits', 1, [200], jobs=1, out=tmp_path)
     assert set(found.board.recipe) == set(names) and all(f'`{o}`' in comparison_summary(found) for o in names)
     assert (tmp_path/'learning_curves.png').exists() == ('mlp:epochs=1' in names)
     assert len(pd.read_csv(tmp_path/'pairs.csv')) == len(names) - 1
@@ -139,13 +138,13 @@ def test_trained_on_all_there_is_no_validation_accuracy(tmp_path, digits, capsys
 
 @pytest.mark.fault('two at once')
 def test_two_at_once_in_one_folder_lose_nothing(tmp_path, digits):
-    args = [bin/'mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=1, linear,', '--train-size', '100',
+    args = [bin/'mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=1, linear,', '--train-size', '200',
             '--seeds', '3', '--jobs', '1', '--out', 'c']
     both = [subprocess.Popen(args, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     for process in both:
         _, err = process.communicate(timeout=200)
         assert process.returncode == 0, err
-    assert sorted(o.name[:9] for o in (tmp_path/'c'/'trials').iterdir()) == ['linear-10', *['mlp-epoch']*3]
+    assert sorted(o.name[:9] for o in (tmp_path/'c'/'trials').iterdir()) == ['linear-20', *['mlp-epoch']*3]
     assert len(pd.read_csv(tmp_path/'c'/'trials.csv')) == 4
 
 

@@ -139,7 +139,7 @@ def test_a_mistake_is_said(options, says, tmp_path, digits):
 
 @pytest.mark.parametrize('recipe', ['mlp:epochs=1:bs=64', 'mlp:epochs=1:width=15', 'mlp:epochs=1:wd=0:width=.06'])
 def test_nothing_is_proposed_that_is_not_possible(recipe, digits, tmp_path):
-    assert s.sweep(recipe, 8, data='digits', train_size=100, out=tmp_path).trials == 8
+    assert s.sweep(recipe, 8, data='digits', train_size=150, out=tmp_path).trials == 8
 
 
 def test_many_begin_at_once_on_a_new_database_and_find_the_data_in_other_places(digits, tmp_path):
