@@ -19,7 +19,7 @@ from ..utils import atomic_folder, read_json, write_json
 
 # %% ../../nbs/16b_compare.cluster.ipynb #91d9ff85
 def answer_request():
-    "Run the trial that standard input asks for and write `answer.json`: what `run_trial` gives, or why it cannot run here"
+    "Run the trial that standard input asks for, and write to `answer.json` what `run_trial` returns or why it cannot run"
     request = AttrDict(json.load(sys.stdin))
     def exit_with_worker():
         while os.getppid() == request.parent: time.sleep(1)
