@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from joblib import cpu_count
-from conftest import only_full, run_command, wait_for
+import torch
+from conftest import only_full, wait_for
 
 import mnist_fastai
 from mnist_fastai.compare.core import compare
@@ -17,7 +17,6 @@ pytest.importorskip('distributed', reason='distributed is not installed: pip ins
 
 bin = Path(sys.executable).parent
 one_thread = dict(OMP_NUM_THREADS='1')
-asked = ['--recipes', 'mlp:epochs=2:bs=64,simple:epochs=2:bs=64,knn', '--seeds', '3']
 
 
 class Cluster:
@@ -47,15 +46,12 @@ def cluster(tmp_path):
     for o in reversed(found.processes): o.kill(), o.wait()
 
 
-def compare_here(cwd, *args):
-    "With one thread a trial, as the workers have"
-    done = run_command('mnist-compare', *args, '--jobs', cpu_count(), '--out', 'here', cwd=cwd)
-    assert done.returncode == 0, done.stderr
-
-
-def start_compare(cluster, cwd, *args):
-    return subprocess.Popen([bin/'mnist-compare', '--scheduler', cluster.address, '--out', 'far', *args], cwd=cwd,
-                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **one_thread})
+@pytest.fixture(autouse=True)
+def as_many_threads_as_a_worker_has():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # another number rounds differently
+    yield
+    torch.set_num_threads(threads)
 
 
 def same(here, far):
@@ -72,17 +68,20 @@ def same(here, far):
 
 @pytest.mark.fault('trial or worker killed')
 def test_one_worker_dies_and_one_comes_late_and_every_trial_is_there_once(cluster, digits, tmp_path):
-    compare_here(tmp_path, '--data', 'digits', *asked)
     victim, _ = cluster.worker('--no-nanny'), cluster.worker()
-    process = start_compare(cluster, tmp_path, '--data', 'digits', *asked)
-    lines = [next(line for line in process.stdout if line.startswith('1/7'))]
+    process = subprocess.Popen(
+        [bin/'mnist-compare', '--scheduler', cluster.address, '--out', 'far', '--data', 'digits', '--recipes',
+         'mlp:epochs=2:bs=64,knn', '--seeds', '4', '--train-size', '300'], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **one_thread})
+    lines = [next(line for line in process.stdout if line.startswith('1/5'))]
     victim.kill()
     cluster.worker('--no-nanny')
+    compare(['mlp:epochs=2:bs=64', 'knn'], 'digits', 4, [300], jobs=1, out=tmp_path/'here')
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    lines += [line for line in out.splitlines() if '/7  ' in line]
-    assert sorted(line.split()[0] for line in lines) == [f'{i}/7' for i in range(1, 8)]
-    assert len({line.split()[1] for line in lines}) == 7 and same(tmp_path/'here', tmp_path/'far') == 7
+    lines += [line for line in out.splitlines() if '/5  ' in line]
+    assert sorted(line.split()[0] for line in lines) == [f'{i}/5' for i in range(1, 6)]
+    assert len({line.split()[1] for line in lines}) == 5 and same(tmp_path/'here', tmp_path/'far') == 5
 
 
 @pytest.mark.fault('trial or worker killed')
@@ -94,51 +93,46 @@ def test_a_trial_that_kills_costs_only_itself(dies, says, cluster, digits, tmp_p
     (tmp_path/'deadly'/'sitecustomize.py').write_text(  # as if the nearest neighbours took all memory
         f'import os, sklearn.neighbors as n\nn.KNeighborsClassifier.fit = lambda *args: {dies}\n')
     for _ in range(2): cluster.worker(PYTHONPATH=str(tmp_path/'deadly'))
-    found = compare(['knn', 'mlp:epochs=1', 'linear'], 'digits', 1, out=tmp_path/'far', scheduler=cluster.address)
-    assert [o['name'][:7] for o in found.failed] == ['knn-all'] and says in found.failed[0]['error']
-    assert set(found.board.recipe) == {'mlp:epochs=1', 'linear'}
+    found = compare(['knn', 'linear'], 'digits', 1, [200], out=tmp_path/'far', scheduler=cluster.address)
+    assert [o['name'][:7] for o in found.failed] == ['knn-200'] and says in found.failed[0]['error']
+    assert set(found.board.recipe) == {'linear'}
 
 
 @pytest.mark.fault('cluster without data, with other code, or gone')
-def test_without_a_common_disk_the_data_come_along(cluster, digits, tmp_path):
+def test_without_a_common_disk_the_data_are_sent(cluster, digits, tmp_path, monkeypatch):
     shutil.copytree(digits, tmp_path/'mine')
     hidden = 'mount -t tmpfs none "$0" && exec "$@"', str(tmp_path/'mine')
     if subprocess.run(['unshare', '-m', 'sh', '-c', *hidden, 'true'], capture_output=True).returncode:
         pytest.skip('only root can hide a folder from a process')
-    asked = ['--data', 'mine', '--recipes', 'mlp:epochs=1', '--seeds', '2']
-    compare_here(tmp_path, *asked)
     for i in range(2):
         cluster.worker(prefix=['unshare', '-m', 'sh', '-c', *hidden], FASTAI_HOME=str(tmp_path/f'home{i}'))
-    process = start_compare(cluster, tmp_path, *asked)
-    _, err = process.communicate(timeout=100)
-    assert process.returncode == 0, err
-    assert same(tmp_path/'here', tmp_path/'far') == 2
+    monkeypatch.chdir(tmp_path)
+    compare(['mlp:epochs=1'], 'mine', 2, [200], jobs=1, out='here')
+    assert compare(['mlp:epochs=1'], 'mine', 2, [200], out='far', scheduler=cluster.address).failed == []
+    assert same(Path('here'), Path('far')) == 2
 
 
 @pytest.mark.fault('cluster without data, with other code, or gone')
-def test_a_worker_that_cannot_keep_the_data_says_so(cluster, digits, tmp_path):
+def test_a_worker_that_cannot_keep_the_data_says_so(cluster, digits, tmp_path, monkeypatch):
     shutil.copytree(digits, tmp_path/'mine')
     (tmp_path/'no_folder').write_text('')
     cluster.worker(FASTAI_HOME=str(tmp_path/'no_folder'))
-    process = start_compare(cluster, tmp_path, '--data', 'mine', '--recipes', 'linear', '--seeds', '1')
-    _, err = process.communicate(timeout=100)
-    assert process.returncode == 1 and 'no_folder' in err and 'Traceback' not in err, err
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match='no_folder'): compare(['linear'], 'mine', 1, scheduler=cluster.address)
 
 
 @pytest.mark.fault('cluster without data, with other code, or gone')
 def test_a_worker_with_other_code_is_refused(cluster, digits, tmp_path):
     shutil.copytree(Path(mnist_fastai.__file__).parent, tmp_path/'other'/'mnist_fastai')
-    runs = tmp_path/'other'/'mnist_fastai'/'runs.py'
-    runs.write_text(runs.read_text().replace('reproducible=True', 'reproducible=False'))
+    learner = tmp_path/'other'/'mnist_fastai'/'learner.py'
+    learner.write_text(learner.read_text() + '\nnew = 1\n')
     cluster.worker(PYTHONPATH=str(tmp_path/'other'))
-    process = start_compare(cluster, tmp_path, '--data', 'digits', '--recipes', 'linear', '--seeds', '1')
-    out, err = process.communicate(timeout=100)
-    assert process.returncode == 1 and 'has other code, libraries or data' in err and 'Traceback' not in err
+    with pytest.raises(ValueError, match='has other code, libraries or data'):
+        compare(['linear'], 'digits', 1, out=tmp_path/'far', scheduler=cluster.address)
 
 
 @pytest.mark.fault('cluster without data, with other code, or gone')
-def test_a_cluster_that_is_not_there_is_one_clear_line(sh, digits, monkeypatch):
-    done = sh('mnist-compare', '--data', 'digits', '--scheduler', 'tcp://127.0.0.1:9', '--recipes', 'linear')
-    assert done.returncode == 1 and 'tcp://127.0.0.1:9' in done.stderr and 'Traceback' not in done.stderr
-    done = sh('mnist-compare', '--data', 'digits', '--scheduler', 'tcp://127.0.0.1:9', '--jobs', 2)
-    assert done.returncode == 1 and 'jobs is for this machine' in done.stderr
+def test_a_cluster_that_is_not_there_is_named(digits, tmp_path):
+    asked = dict(recipes=['linear'], data='digits', out=tmp_path, scheduler='tcp://127.0.0.1:9')
+    with pytest.raises(OSError, match='tcp://127.0.0.1:9'): compare(**asked)
+    with pytest.raises(ValueError, match='jobs is for this machine'): compare(**asked, jobs=2)
