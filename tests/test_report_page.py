@@ -52,7 +52,8 @@ def test_the_page_and_the_json_say_the_same(both, trained):
     page, record = (both.path/'report.html').read_text(), json.loads((both.path/'report.json').read_text())
     assert record['difference'] == both.difference and [facts['name'] for facts in record['models']] == [
         trained[0].name, 'tiny']
-    for facts in both.models: assert f"{facts['accuracy']['accuracy']:.2%}" in page and f"{facts['parameters']:,}" in page
+    for facts in both.models:
+        assert f"{facts['accuracy']['accuracy']:.2%}" in page and f"{facts['parameters']:,}" in page
     assert both.models[0]['accuracy'] == read_json(trained[0]/'metrics.json')['test']
     assert re.search(rf"both read {both.difference['both']}, only A {both.difference['only_a']},", page)
     assert report_summary(both).splitlines()[-1] == f"report: {both.path/'report.html'}"
