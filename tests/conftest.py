@@ -111,6 +111,13 @@ def trained(tmp_path_factory, digits):
     return next((cwd/'runs').iterdir()), done.stdout
 
 
+@pytest.fixture(scope='session')
+def app_url(tmp_path_factory):
+    "The address of `mnist-app`: one server for all tests of the page"
+    from serving import serving
+    with serving(GRADIO_TEMP_DIR=str(tmp_path_factory.mktemp('uploads'))) as (url, _): yield url
+
+
 @pytest.fixture(scope='module')
 def browser():
     "On GitHub there must be one"

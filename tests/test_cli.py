@@ -161,7 +161,7 @@ mistakes = {
     'no CSV of digits':   (['mnist-kaggle', 'note.txt', 'out.csv'], "expected Kaggle's pixel0, ..., pixel783"),
     'three models':       (['mnist-evaluate', 'best', 'tiny', 'strong'], '3 models do not fit on a page'),
     'no pictures':        (['mnist-evaluate', 'tiny', '--data', 'folder/0'], "there is no data at 'folder/0'"),
-    'no digit to read':   (['mnist-evaluate', 'tiny', '--data', 'grey'], "there is no digit to be read in 'grey'"),
+    'no digit to read':   (['mnist-evaluate', 'tiny', '--data', 'grey'], "no digit could be read in 'grey'"),
     'a report in use':    (['mnist-evaluate', 'tiny', '--data', 'digits', '--out', 'folder'], 'nothing is overwritten'),
     'nobody to evaluate': (['mnist-evaluate', 'vgg'], "there is no model 'vgg': expected best"),
     'few batches':        (['mnist-lr-find', '--data', 'digits', '--num-it', '3'], 'too few to suggest'),
