@@ -65,7 +65,6 @@ def bars(
         image[:] = large.reduce(8)
     return found
 
-
 # %% ../../nbs/14c_pictures.glyphs.ipynb #3236581c
 not_digits = 'ACEFHKLMNPRTUVWXacdefhkmnprtuvwx+-=×÷%#<>*€$'
 
