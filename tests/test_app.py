@@ -191,7 +191,7 @@ def test_a_camera_will_do(tab):
 def test_what_is_no_photo_is_refused_with_a_message(tab):
     tab.get_by_role('tab', name='Photo').click()
     choose_file(tab, 'bad.png', b'hello')
-    tab.get_by_role('alert').get_by_text('This is no picture: expected PNG').wait_for()
+    tab.get_by_role('alert').get_by_text('This is not a picture: expected PNG').wait_for()
     tab.get_by_role('button', name='Remove Image').click()
     choose_file(tab, 'large.png', b'x'*(20*2**20 + 1))
     tab.get_by_text('exceed the maximum allowed size').first.wait_for()
