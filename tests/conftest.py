@@ -1,6 +1,7 @@
 """Tests run in a home of their own: nothing of the user's is written, and MNIST is borrowed if the user has it."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,22 @@ def trained(tmp_path_factory, digits):
     done = run_command('mnist-train', '--data', 'digits', '--epochs', 6, '--bs', 64, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return next((cwd/'runs').iterdir()), done.stdout
+
+
+@pytest.fixture(scope='session')
+def exported(tmp_path_factory, digits):
+    "A run on the offline digits, of seed 3, and the files of its bundle"
+    from mnist_fastai.export import export_weights
+    from mnist_fastai.train import train
+    folder = tmp_path_factory.mktemp('exported')
+    run = train('digits', epochs=2, seed=3, out=folder/'run').path
+    return run, export_weights(run, folder/'mine')
+
+
+@pytest.fixture
+def bundle(exported, tmp_path):
+    "A copy of that bundle, its files by suffix"
+    return {o.suffix: Path(shutil.copy(o, tmp_path)) for o in exported[1]}
 
 
 @pytest.fixture(scope='module')

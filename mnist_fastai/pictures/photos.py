@@ -148,19 +148,7 @@ def as_jpeg(
     image.save(file := io.BytesIO(), 'JPEG', quality=quality)
     return Image.open(file)
 
-# %% ../../nbs/14d_pictures.photos.ipynb #97267798
-def take_picture(
-    rng:np.random.Generator,
-    image:np.ndarray, # h x w x 3, 0 to 1
-    kind:str # One of `kinds`
-) -> Image.Image: # RGB
-    "Take a picture: out of focus, with noise, compressed"
-    if has(kind, 'blur'): image = ndimage.gaussian_filter(image, (rng.uniform(1, 2.2),)*2 + (0,))
-    if has(kind, 'noise'): image = image + rng.normal(0, .05, image.shape)
-    found = Image.fromarray((image.clip(0, 1)*255).astype(np.uint8))
-    return as_jpeg(found, int(rng.integers(20, 50))) if has(kind, 'jpeg') else found
-
-# %% ../../nbs/14d_pictures.photos.ipynb #d946b765
+# %% ../../nbs/14d_pictures.photos.ipynb #32a6a408
 def photo(
     rng:np.random.Generator,
     sheet:np.ndarray, # Ink, h x w, 0 to 1, for example from `written`
@@ -170,7 +158,11 @@ def photo(
     paper = blank_paper(rng, sheet.shape, kind)
     color = rng.uniform(.02, .25, 3)
     if has(kind, 'pen'): color = np.array([rng.uniform(.05, .5), rng.uniform(.05, .4), rng.uniform(.1, .75)])
-    return take_picture(rng, set_scene(rng, paper*(1 - sheet[..., None]*(1 - color)), kind), kind)
+    image = set_scene(rng, paper*(1 - sheet[..., None]*(1 - color)), kind)
+    if has(kind, 'blur'): image = ndimage.gaussian_filter(image, (rng.uniform(1, 2.2),)*2 + (0,))
+    if has(kind, 'noise'): image = image + rng.normal(0, .05, image.shape)
+    found = Image.fromarray((image.clip(0, 1)*255).astype(np.uint8))
+    return as_jpeg(found, int(rng.integers(20, 50))) if has(kind, 'jpeg') else found
 
 # %% ../../nbs/14d_pictures.photos.ipynb #33f4e848
 strokes = {
