@@ -12,8 +12,6 @@ from mnist_fastai.inference import Predictor
 from mnist_fastai.pictures import photos
 from mnist_fastai.pictures.finding import find_digit, find_digits, to_mnist
 
-seeds = range(3 if full else 1)
-
 
 @pytest.fixture(scope='module')
 def best(): return Predictor()
@@ -22,7 +20,7 @@ def best(): return Predictor()
 @pytest.mark.parametrize('kind', [o for o in photos.kinds if o not in ('perspective', 'all')])
 def test_the_digits_of_a_page_are_found_line_by_line(kind):
     right = total = 0
-    for seed in seeds:
+    for seed in range(3):
         image, boxes = page(seed, kind)
         lines = find_digits(image)
         assert len(lines) == len(boxes)
@@ -34,7 +32,7 @@ def test_the_digits_of_a_page_are_found_line_by_line(kind):
 
 @pytest.mark.parametrize('kind', ['perspective', 'all'])
 def test_a_page_seen_at_an_angle_has_its_lines(kind):
-    for seed in seeds: assert [len(o) for o in find_digits(page(seed, kind)[0])] == [4, 6, 5]
+    for seed in range(3): assert [len(o) for o in find_digits(page(seed, kind)[0])] == [4, 6, 5]
 
 
 def test_specks_are_no_digits_and_a_broken_stroke_is_one():
