@@ -2,6 +2,7 @@
 import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,22 @@ def app_url(tmp_path_factory):
     "The address of `mnist-app`: one server for all tests of the page"
     from serving import serving
     with serving(GRADIO_TEMP_DIR=str(tmp_path_factory.mktemp('uploads'))) as (url, _): yield url
+
+
+@pytest.fixture(scope='session')
+def exported(tmp_path_factory, digits):
+    "A run on the offline digits, of seed 3, and the files of its bundle"
+    from mnist_fastai.export import export_weights
+    from mnist_fastai.train import train
+    folder = tmp_path_factory.mktemp('exported')
+    run = train('digits', epochs=2, seed=3, out=folder/'run').path
+    return run, export_weights(run, folder/'mine')
+
+
+@pytest.fixture
+def bundle(exported, tmp_path):
+    "A copy of that bundle, its files by suffix"
+    return {o.suffix: Path(shutil.copy(o, tmp_path)) for o in exported[1]}
 
 
 @pytest.fixture(scope='module')

@@ -35,7 +35,7 @@ def test_a_page_of_many_digits_has_cards_for_the_first(readers):
 
 def test_what_cannot_be_answered_says_why(readers):
     assert 'role="alert">Choose a model.' in answers_html(None, None, {})
-    assert 'role="alert">This is no picture: expected PNG' in answers_html(b'hello', None, readers)
+    assert 'role="alert">This is not a picture: expected PNG' in answers_html(b'hello', None, readers)
     blank = np.full((99, 99), 250, np.uint8)
     assert 'role="alert">There is no digit in this picture' in answers_html(blank, None, readers)
 

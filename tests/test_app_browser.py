@@ -155,7 +155,7 @@ def test_a_camera_will_do(tab):
 def test_what_is_no_photo_is_refused_with_a_message(tab, tmp_path):
     tab.get_by_role('tab', name='Photo').click()
     choose_file(tab, 'bad.png', b'hello')
-    tab.get_by_role('alert').get_by_text('This is no picture: expected PNG').wait_for()
+    tab.get_by_role('alert').get_by_text('This is not a picture: expected PNG').wait_for()
     tab.get_by_role('button', name='Remove Image').click()
     with open(tmp_path/'large.png', 'wb') as file: file.truncate(20*2**20 + 1)
     tab.locator('input[type=file]').first.set_input_files(tmp_path/'large.png')

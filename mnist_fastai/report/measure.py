@@ -24,41 +24,19 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from ..bench import time_functions
+from ..bundle import load_model
 from ..data.cache import describe
 from ..data.core import mnist_block
 from ..data.folders import digit_folders, digits, image_files
 from ..data.sources import mnist_path
 from ..environment import environment, hardware_line
-from ..export import provenance
 from ..interpret import batch_of
 from ..learner import mnist_learner, pixel_ranges, score_dl
 from ..models import multiply_adds, n_params
 from ..pictures.finding import to_mnist
-from ..reader import packaged
-from ..runs import find_run, load_run
 from ..stats import accuracy_interval, format_accuracy, mcnemar
 from ..stress import stress_accuracy
-from ..utils import look_up, progress, read_json
-from ..weights import load_network, load_weights
-
-# %% ../../nbs/19a_report.measure.ipynb #b3cc6c0b
-def load_model(
-    model:str|Path, # best, strong, tiny, the folder of a run, or a file of a bundle
-    trust:bool=False # Run the code in the `.pkl` of a scikit-learn model?
-) -> tuple: # (name, network, its `provenance`)
-    "Load a model and the record of how it was made; `ValueError` or `FileNotFoundError` if there is none"
-    path = Path(packaged.get(str(model), model)).expanduser()
-    if path.is_dir():
-        run = find_run(path)
-        about, weights = provenance(run), run/'weights.safetensors'
-        if weights.is_file(): return run.resolve().name, load_network(about['config'], weights.read_bytes()), about
-        if trust: return run.resolve().name, load_run(run).model, about
-        raise ValueError(f'{run} is a pickle of scikit-learn, which can run any code when it is loaded: if it is your '
-                         'own, allow that with --trust (trust=True)')
-    file = path.with_suffix('.safetensors')
-    if file.is_file(): return file.stem, load_weights(file), read_json(file.with_suffix('.json'))
-    raise FileNotFoundError(f"there is no model '{model}': expected {', '.join(packaged)}, the folder of a run, or a "
-                            'file of a bundle with its .safetensors and .json')
+from ..utils import look_up, progress
 
 # %% ../../nbs/19a_report.measure.ipynb #129dfc27
 def check_model_facts(

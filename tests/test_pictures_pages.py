@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from mnist_fastai.data.sources import digits_arrays
-from mnist_fastai.pictures.glyphs import Pen, as_glyphs, drawn_glyph, letters
+from mnist_fastai.pictures.glyphs import Pen, as_glyphs, bars, draw_glyph, letter_glyphs
 from mnist_fastai.pictures.mnist_form import stroke_width
-from mnist_fastai.pictures.pages import Mark, ignored, training_page, truth
+from mnist_fastai.pictures.pages import Mark, ignored, page_truth, training_page
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +56,7 @@ def test_ink_number_and_table_agree(pages):
 def test_of_a_digit_that_is_mostly_outside_nothing_is_to_be_found(glyphs):
     def page(x):
         mark = Mark(0, np.array([x, 64.]), 3*np.eye(2), 60., 0., True)
-        return truth(glyphs, [mark], Pen(None, 1., False, False), [], (128, 128))
+        return page_truth(glyphs, [mark], Pen(None, 1., False, False), [], (128, 128))
     ink, number, table = page(64.)
     assert ink.max() > 200 and {*np.unique(number)} == {0, 1} and table[0].tolist() == [64, 64, 60]
     left, _, right, _ = 3*glyphs.boxes[0]
@@ -80,11 +80,20 @@ def test_pages_are_of_all_shades(pages):
 
 
 def test_letters_are_none_that_look_like_digits():
-    found = letters()
+    found = letter_glyphs()
     assert len(found.images) > 100 and found.images.shape[1:] == (28, 28) and (found.images.max((1, 2)) > 120).all()
 
 
 @pytest.mark.parametrize('width', [2, 5])
 def test_a_pen_is_as_wide_as_it_should_be(width, glyphs):
-    drawn = drawn_glyph(glyphs, 0, Pen(width, 1., False, False), 4*np.eye(2), np.array([100., 100.]), (200, 200))[2]
+    drawn = draw_glyph(glyphs, 0, Pen(width, 1., False, False), 4*np.eye(2), np.array([100., 100.]), (200, 200))[2]
     assert stroke_width(drawn) == pytest.approx(4*width, rel=.35)
+
+
+def test_bars_are_straight_strokes_of_all_widths():
+    found = bars(np.random.default_rng(0), 40)
+    glyphs, ink = as_glyphs(found), found/np.float32(255)
+    high, wide = (glyphs.boxes[:, 3] - glyphs.boxes[:, 1]), (glyphs.boxes[:, 2] - glyphs.boxes[:, 0])
+    assert found.shape == (40, 28, 28) and (15 < high).all() and (high <= 24).all() and (wide < high).all()
+    widths = [stroke_width(o) for o in ink]
+    assert min(widths) < 2 and max(widths) > 3

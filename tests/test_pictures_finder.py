@@ -1,6 +1,7 @@
-"""The network that finds digits: what it takes and gives, that it can learn, and that a training goes on."""
+"""The network that finds digits: what it takes and gives, that it can learn, and that an interrupted run is resumed."""
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import onnxruntime as ort
@@ -100,14 +101,25 @@ def test_onnx_says_what_pytorch_says(tmp_path):
         np.testing.assert_allclose(found[1], fields, atol=1e-3)
 
 
-small = dict(data='digits', pages=64, epochs=2, bs=16, seed=3)
+small = dict(pages=32, epochs=2, bs=8, seed=3)
 
 
 @pytest.fixture(scope='module')
-def run(digits, tmp_path_factory): return f.train_finder(**small, out=tmp_path_factory.mktemp('finder')/'run')
+def few(digits, tmp_path_factory):
+    "Twelve images of each digit to learn from"
+    folder = tmp_path_factory.mktemp('few')
+    for split, n in (('training', 12), ('testing', 1)):
+        for digit in range(10):
+            (to := folder/split/str(digit)).mkdir(parents=True)
+            for file in sorted((digits/split/str(digit)).iterdir())[:n]: shutil.copy(file, to)
+    return str(folder)
 
 
-def test_a_training_writes_a_whole_run(run):
+@pytest.fixture(scope='module')
+def run(few, tmp_path_factory): return f.train_finder(few, **small, out=tmp_path_factory.mktemp('finder')/'run')
+
+
+def test_a_training_run_writes_all_its_files(run, few):
     assert {o.name for o in run.iterdir()} == {
         'config.json', 'environment.json', 'finder.json', 'finder.md', 'finder.onnx', 'history.csv', 'metrics.json',
         'weights.safetensors'}  # and no checkpoint
@@ -115,8 +127,8 @@ def test_a_training_writes_a_whole_run(run):
     for key, name in (('onnx_sha256', 'finder.onnx'), ('sha256', 'weights.safetensors')):
         assert about[key] == hashlib.sha256((run/name).read_bytes()).hexdigest()
     assert about['config'] == json.loads((run/'config.json').read_text()) == small | {k: about['config'][k] for k in (
-        'lr', 'wd', 'ema', 'start')}
-    assert about['command'].startswith('mnist-train-finder --data digits --pages 64 --epochs 2 --bs 16')
+        'data', 'lr', 'wd', 'ema', 'start')}
+    assert about['command'].startswith(f'mnist-train-finder --data {few} --pages 32 --epochs 2 --bs 8')
     assert about['command'] in (run/'finder.md').read_text()
     assert len((run/'history.csv').read_text().splitlines()) == 3
     assert 0 <= about['metrics']['valid']['ink_iou'] <= 1
@@ -139,21 +151,21 @@ class Stop(Callback):
 
 
 @pytest.mark.fault('Ctrl-C or SIGTERM')
-def test_the_same_command_again_goes_on_and_ends_as_if_nothing_had_happened(run, tmp_path, monkeypatch):
+def test_the_same_command_again_goes_on_and_ends_as_if_nothing_had_happened(run, few, tmp_path, monkeypatch):
     plain = f.finder_learner
     monkeypatch.setattr(f, 'finder_learner', lambda *args, **kwargs: plain(*args, **kwargs, cbs=[Stop()]))
-    with pytest.raises(KeyboardInterrupt): f.train_finder(**small, out=tmp_path/'run')
+    with pytest.raises(KeyboardInterrupt): f.train_finder(few, **small, out=tmp_path/'run')
     assert {o.name for o in (tmp_path/'run').iterdir()} >= {'checkpoint.pt', 'history.csv'}
     monkeypatch.setattr(f, 'finder_learner', plain)
-    f.train_finder(**small, out=tmp_path/'run')
+    f.train_finder(few, **small, out=tmp_path/'run')
     assert not (tmp_path/'run'/'checkpoint.pt').exists()
     a, b = (load_file(o/'weights.safetensors') for o in (run, tmp_path/'run'))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert len((tmp_path/'run'/'history.csv').read_text().splitlines()) == 3
 
 
-def test_it_begins_with_weights_that_it_is_given(run, tmp_path):
-    other = f.train_finder(**small | dict(epochs=1), lr=1e-6, start=run/'weights.safetensors', out=tmp_path/'run')
+def test_it_begins_with_weights_that_it_is_given(run, few, tmp_path):
+    other = f.train_finder(few, **small | dict(epochs=1), lr=1e-6, start=run/'weights.safetensors', out=tmp_path/'run')
     a, b = (load_file(o/'weights.safetensors')['ink.0.weight'] for o in (run, other))
     assert torch.allclose(a, b, atol=1e-3)
 
