@@ -72,8 +72,8 @@ docs: .venv/docs  ## build the site into build/site, and look at each page in a 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # --quiet would hide what strict counts
 	SITE=build/site $(BIN)/pytest tests/test_site.py
 
-readme: .venv/installed  ## write the tables of README.md and results/README.md from results/
-	@$(BIN)/python tests/test_readme.py
+readme: .venv/installed  ## write the tables of README.md, docs/ and results/ from results/
+	@$(BIN)/python tools/readme.py
 
 constraints: .venv/installed  ## choose the newest versions again, for all supported Pythons
 	$(BIN)/python -m pip install --quiet uv
