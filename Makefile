@@ -77,8 +77,7 @@ readme: .venv/installed  ## write the tables of README.md, docs/ and results/ fr
 
 constraints: .venv/installed  ## choose the newest versions again, for all supported Pythons
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate \
-		--extra app --extra cluster --extra dev --extra docs --extra log --extra notebook --extra sweep \
+	$(BIN)/uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate --all-extras \
 		pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what was built; runs/ stays
