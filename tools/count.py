@@ -63,7 +63,8 @@ def assigned(node):
     "The names that a statement at the top of a module defines"
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)): return [] if is_patch(node) else [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return [o.id for target in targets for o in ast.walk(target) if isinstance(o, ast.Name)]
+    return [o.id for target in targets for o in ast.walk(target)
+            if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)]
 
 
 def names_defined_twice(root=here):
