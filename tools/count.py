@@ -1,4 +1,4 @@
-"""Count how the package is built: `python tools/count.py [ROOT]`, of this checkout or of another one.
+"""Count how the package is built, as a table: `python tools/count.py [ROOT...]`, of this checkout or of others.
 
 tests/test_notebooks.py uses the same functions, and says how much of each there may be.
 """
@@ -160,4 +160,7 @@ def counts(root=here):
 
 
 if __name__ == '__main__':
-    for what, n in counts(Path(sys.argv[1]) if len(sys.argv) > 1 else here).items(): print(f'{what:36} {n}')
+    roots = [Path(o).resolve() for o in sys.argv[1:]] or [here]
+    found = [counts(o) for o in roots]
+    print('\n'.join([f"| | {' | '.join(o.name for o in roots)} |", f"| --- |{' ---: |'*len(roots)}",
+                     *(f"| {what} | {' | '.join(str(o[what]) for o in found)} |" for what in found[0])]))
