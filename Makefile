@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 export PYTHONWARNINGS ?= ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare data bench app space test test-full lint notebook export stories docs readme constraints clean
+.PHONY: help install hooks train compare data bench app space lint test test-package \
+        test-notebooks test-full export notebook stories docs readme constraints clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,13 @@ help:  ## list what can be made
 	@touch $@
 
 install: .venv/installed  ## create .venv with everything that the other targets need
+
+hooks: .venv/installed  ## let git check, export and clean notebooks at each commit, and merge them cell by cell
+	@$(BIN)/nbdev-install-hooks
+	@git config --file .gitconfig merge.jupyternotebook.driver '$(BIN)/nbdev-merge %O %A %B %P'
+	@git config --file .gitconfig diff.jupyternotebook.command $(BIN)/nbdev-diff-driver
+	@printf '#!/bin/sh\n$(BIN)/nbdev-trust\n' > .git/hooks/post-merge
+	@$(BIN)/pre-commit install
 
 train: .venv/installed  ## get the data, train, evaluate and export; options: make train ARGS="--epochs 2"
 	@$(BIN)/mnist-train $(ARGS)
@@ -49,8 +57,12 @@ space:  ## put together what hosts the page as a Hugging Face Space, in build/sp
 lint: .venv/installed  ## check the style
 	$(BIN)/ruff check .
 
-test: .venv/installed lint  ## run every test and every quick notebook
+test: lint test-package test-notebooks  ## run every test and every quick notebook
+
+test-package: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+test-notebooks: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
 
 test-full: export FULL = 1
@@ -72,13 +84,12 @@ docs: .venv/docs  ## build the site into build/site, and look at each page in a 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # --quiet would hide what strict counts
 	SITE=build/site $(BIN)/pytest tests/test_site.py
 
-readme: .venv/installed  ## write the tables of README.md and results/README.md from results/
-	@$(BIN)/python tests/test_readme.py
+readme: .venv/installed  ## write the tables of README.md, docs/ and results/ from results/
+	@$(BIN)/python tools/readme.py
 
 constraints: .venv/installed  ## choose the newest versions again, for all supported Pythons
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate \
-		--extra app --extra cluster --extra dev --extra docs --extra log --extra notebook --extra sweep \
+	$(BIN)/uv pip compile --universal --python-version 3.10 --upgrade --no-header --no-annotate --all-extras \
 		pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and what was built; runs/ stays

@@ -27,14 +27,13 @@ from .data.core import as_tensors, mnist_dls, mnist_mean_std, stratified_splitte
 from .data.sources import mnist_path
 from .environment import environment, hardware_line
 from .learner import build_model, mnist_learner
-from .speed import keep_memory
 from .stats import median_range
 from .utils import check_ranges, markdown_table
 
 # %% ../nbs/18_bench.ipynb #3fdd2e11
 def documented_dls(
     path:Path, # An image folder
-    bs:int, # Images a batch
+    bs:int, # Images per batch
     splitter # As `DataBlock` takes it
 ) -> DataLoaders:
     "A plain fastai pipeline over the PNG files"
@@ -65,7 +64,7 @@ def fit_bare(
     tensors:tuple, # (training images, labels, validation images, labels), normalised `float32` n x 1 x 28 x 28
     model:nn.Module, # Untrained
     epochs:int, # How many
-    bs:int, # Images a batch
+    bs:int, # Images per batch
     lr:float=1e-3 # Learning rate
 ) -> tuple: # (images trained on, images validated on), all epochs together
     "Train and validate with a bare PyTorch loop"
@@ -83,40 +82,30 @@ def fit_bare(
     return epochs*(len(x)//bs)*bs, epochs*len(xv)
 
 # %% ../nbs/18_bench.ipynb #b8c84a36
-def channels_last(model:nn.Module) -> nn.Module: return model.to(memory_format=torch.channels_last)
+def channels_last(model:nn.Module) -> nn.Module:
+    "The same network with its weights in channels-last memory format"
+    return model.to(memory_format=torch.channels_last)
 
 # %% ../nbs/18_bench.ipynb #9ab096db
 def in_memory_variants(
     path:Path, # An image folder
-    bs:int, # Images a batch
+    bs:int, # Images per batch
     epochs:int # How many
-) -> dict: # name -> function of a model that does the work and returns how many images it was
-    "The two ways from images in memory, ready to be timed"
+) -> dict: # name -> function of a model that trains it and returns how many images that were
+    "(b) and (c), which both take their images from memory, ready to be timed"
     dls = mnist_dls(path, bs=bs)
     for dl in dls: dl.store()
     tensors = *as_tensors(dls.train), *as_tensors(dls.valid)
-    keep_memory()
     return {'mnist_fastai': lambda model: fit_fastai(mnist_learner(dls, model), epochs),
             'bare PyTorch loop': lambda model: fit_bare(tensors, channels_last(model), epochs, bs)}
 
-# %% ../nbs/18_bench.ipynb #003ab893
-def epoch_variants(
-    path:Path, # An image folder
-    bs:int, # Images a batch
-    epochs:int # How many
-) -> dict: # As `in_memory_variants`
-    "The three ways, ready to be timed"
-    dls = documented_dls(path, bs, stratified_splitter())
-    return {'fastai as documented': lambda model: fit_fastai(documented_learner(dls, model), epochs),
-            **in_memory_variants(path, bs, epochs)}
-
 # %% ../nbs/18_bench.ipynb #abce5910
 def time_all(
-    ways:dict, # From `epoch_variants`
+    ways:dict, # name -> function of a model, as `in_memory_variants` gives them
     arch:str, # The network, a new one each time
-    runs:int # How often
+    runs:int # Of each
 ) -> dict: # name -> list of seconds
-    "Time all ways in turn, each as often; `RuntimeError` if they do not do the same work"
+    "Time all ways in turn, each `runs` times; `RuntimeError` if they do not do the same work"
     seconds, work = {name: [] for name in ways}, set()
     for i in range(runs):
         for name, way in ways.items():
@@ -130,9 +119,9 @@ def time_all(
 
 # %% ../nbs/18_bench.ipynb #3a69d79b
 def use_threads(
-    threads:int=None # Default as PyTorch chooses
+    threads:int=None # 1 to 1,024; default as PyTorch chooses
 ):
-    "`torch.set_num_threads`; `ValueError` for a number that is not possible"
+    "Set the threads of PyTorch; `ValueError` for an impossible number"
     if threads is None: return
     check_ranges(threads=(threads, 1, 1025))
     torch.set_num_threads(threads)
@@ -141,17 +130,20 @@ def use_threads(
 def bench(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
-    bs:int=128, # Images a batch
-    epochs:int=1, # Epochs a run
+    bs:int=128, # Images per batch
+    epochs:int=1, # Epochs per run
     runs:int=3, # Runs of each
     threads:int=None # Threads of PyTorch, default as it chooses
-) -> dict: # Settings, environment, and seconds an epoch: median, min, max, and as a multiple of the bare loop's
+) -> dict: # Settings, environment, and seconds per epoch: median, min, max, and as a multiple of the bare loop's
     "Time an epoch of training and validation, three ways"
     check_ranges(bs=(bs, 1), epochs=(epochs, 1), runs=(runs, 1))
     use_threads(threads)
     path = mnist_path(data)
     name = describe(path)['name']
-    seconds = time_all(epoch_variants(path, bs, epochs), arch, runs)
+    dls = documented_dls(path, bs, stratified_splitter())
+    ways = {'fastai as documented': lambda model: fit_fastai(documented_learner(dls, model), epochs),
+            **in_memory_variants(path, bs, epochs)}
+    seconds = time_all(ways, arch, runs)
     rows = {k: median_range(o/epochs for o in v) for k, v in seconds.items()}
     for o in rows.values(): o['ratio'] = o['median']/rows['bare PyTorch loop']['median']
     return dict(dataset=name, arch=arch, bs=bs, epochs=epochs, runs=runs, seconds_an_epoch=rows, **environment())

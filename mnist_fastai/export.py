@@ -9,18 +9,19 @@ __all__ = ['export_weights']
 import hashlib, io, shlex, warnings
 from pathlib import Path
 
-import numpy as np
-import torch
+from .weights import load_network, load_weights  # noqa: F401  model cards of before name it here
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from torch import nn
+import numpy as np
+import torch
 
 from .data.core import mnist_mean_std
-from .recipes import get_recipe
+from .recipes import current_config, get_recipe
 from .runs import find_run, load_predictions
 from .stats import format_accuracy
 from .utils import atomic_file, read_json, write_json
-from .weights import load_network, load_weights  # noqa: F401  model cards of before name it here
+from .weights import load_network
 
 # %% ../nbs/13b_export.ipynb #23cd3fc6
 def save_onnx(
@@ -66,7 +67,8 @@ def train_command(
     config:dict # Of a run
 ) -> str: # For a shell
     "The command that trains a run again"
-    known = get_recipe(config['recipe']) | dict(train_size=None, valid_size=5000, split_seed=42)
+    config = current_config(config)
+    known = get_recipe(config['recipe']).settings() | dict(train_size=None, valid_size=5000, split_seed=42)
     options = {k: v for k, v in config.items() if k not in known or v != known[k]}
     return shlex.join(['mnist-train', *(str(o) for k, v in options.items() for o in (f'--{k.replace("_", "-")}', v))])
 

@@ -328,7 +328,7 @@ def report(r):
 
 How many digits are read right when they come as pictures: by this package, by its rules of before (commit de75bca),
 and by [RapidOCR](https://github.com/RapidAI/RapidOCR), an engine for print, which was not made for handwriting. Almost
-all pictures are made of MNIST's test digits by [`pictures.photos`](../nbs/08g_pictures.photos.ipynb), which shows each
+all pictures are made of MNIST's test digits by [`pictures.photos`](../nbs/14d_pictures.photos.ipynb), which shows each
 kind. Measured by `python results/pictures.py` on {env['cores']} cores of {env['cpu']}, Python {env['python']}, with:
 
 {versions}

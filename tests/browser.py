@@ -2,7 +2,8 @@
 import shutil
 from contextlib import contextmanager
 
-names = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
+names = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable',
+         '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome')
 flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
          '--disable-component-update', '--disable-sync', '--use-fake-device-for-media-stream']
 

@@ -69,7 +69,8 @@ def check(pages, of):
 
 
 def test_every_kind_of_page_is_there(base, pages):
-    for o in ('index', 'CHANGELOG', 'CONTRIBUTING', 'api/data', 'nbs/00_data', 'nbs/stories/speed', 'results/index'):
+    for o in ('index', 'CHANGELOG', 'CONTRIBUTING', 'docs/commands', 'api/data.core', 'nbs/03f_data.core',
+              'nbs/stories/speed', 'results/index'):
         assert f'{base}{o}.html' in pages
     check(pages, lambda o: not o['title'] or not o['heads'])
 

@@ -22,22 +22,10 @@ from ..learner import mnist_learner
 from ..utils import check_ranges, markdown_table
 from ..weights import load_pretrained
 
-# %% ../../nbs/18e_benchmarks.inference.ipynb #3f5cf370
-def large_photo(
-    digit:torch.Tensor, # `uint8` 28 x 28
-    size:tuple=(4000, 3000) # Width and height
-) -> bytes: # A JPEG
-    "A camera's picture of a digit on paper"
-    paper = Image.new('L', size, 225)
-    ink = Image.fromarray(255 - digit.numpy()).resize((size[1]//2, size[1]//2)).point(lambda o: o*225//255)
-    paper.paste(ink, (size[0]//4, size[1]//4))
-    paper.save(file := io.BytesIO(), 'jpeg', quality=90)
-    return file.getvalue()
-
 # %% ../../nbs/18e_benchmarks.inference.ipynb #00e21535
 def bench_inference(
     data:str='auto', # As `mnist_path` takes it
-    runs:int=5, # Of the long ones; the short ones are done a hundred times as often
+    runs:int=5, # Of the long ones; the short ones run a hundred times as often
     threads:int=None, # Threads of PyTorch and ONNX Runtime, default as they choose
     model:str='best' # A network of the package
 ) -> dict: # Settings, environment, and milliseconds of each
@@ -48,14 +36,20 @@ def bench_inference(
     reader, learn = Predictor(model, threads=threads or 0), mnist_learner(dls, load_pretrained(model))
     file, images = dls.valid_ds.items[0], dls.train.store()[0]
     digit, many = images[0].numpy(), images[torch.arange(10_000) % len(images)].numpy()
-    short = time_functions({'`Predictor.predict`, an array of 28 x 28': lambda: reader.predict(digit),
-                   '`Predictor.predict`, the path of a PNG of 28 x 28': lambda: reader.predict(file)}, 100*runs)
-    photo = large_photo(images[0])
-    with learn.no_bar(): fastais = time_functions({'`Learner.predict`, the same path': lambda: learn.predict(file)}, 10*runs)
-    long = time_functions({'`Predictor.predict`, a JPEG of 12 megapixels': lambda: reader.predict(photo),
-                  '`Predictor.predict_batch`, 10,000 arrays': lambda: reader.predict_batch(many),
-                  '`mnist-predict` on one picture, the whole process': lambda: subprocess.run(
-                      [Path(sys.executable).parent/'mnist-predict', file], check=True, capture_output=True)}, runs)
+    short = time_functions({
+        '`Predictor.predict`, an array of 28 x 28': lambda: reader.predict(digit),
+        '`Predictor.predict`, the path of a PNG of 28 x 28': lambda: reader.predict(file)}, 100*runs)
+    paper = Image.new('L', (4000, 3000), 225)  # 12 megapixels, as of a telephone
+    ink = Image.fromarray(255 - digit).resize((1500, 1500)).point(lambda shade: shade*225//255)
+    paper.paste(ink, (1000, 750))
+    paper.save(photo := io.BytesIO(), 'jpeg', quality=90)
+    with learn.no_bar():
+        fastais = time_functions({'`Learner.predict`, the same path': lambda: learn.predict(file)}, 10*runs)
+    long = time_functions({
+        '`Predictor.predict`, a JPEG of 12 megapixels': lambda: reader.predict(photo.getvalue()),
+        '`Predictor.predict_batch`, 10,000 arrays': lambda: reader.predict_batch(many),
+        '`mnist-predict` on one picture, the whole process': lambda: subprocess.run(
+            [Path(sys.executable).parent/'mnist-predict', file], check=True, capture_output=True)}, runs)
     return dict(dataset=describe(dls.path)['name'], model=model, runs=runs,
                 milliseconds={**short, **fastais, **long}, **environment())
 

@@ -9,8 +9,6 @@ __all__ = ['Finder', 'finder_loss', 'finder_learner', 'train_finder']
 import hashlib, json, os, shlex
 from pathlib import Path
 
-import numpy as np
-import torch
 from fastai.callback.schedule import fit_one_cycle  # noqa: F401  patches Learner
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
@@ -20,6 +18,8 @@ from joblib import delayed, Parallel
 from safetensors.torch import load, save
 from torch import nn
 from torch.nn import functional as F
+import numpy as np
+import torch
 
 from ..callbacks import BFloat16, EMA, EpochLog
 from ..checkpoint import Checkpoint
@@ -33,7 +33,6 @@ from .glyphs import as_glyphs, bars, Glyphs
 from .looking import unit
 from .pages import ignored, training_page
 from ..runs import new_run_folder
-from ..speed import keep_memory, TrimMemory
 from ..utils import atomic_file, check_ranges, read_json, Stopwatch, write_json
 
 # %% ../../nbs/14h_pictures.finder.ipynb #7f625241
@@ -191,7 +190,6 @@ def finder_learner(
     **kwargs # To `Learner`
 ) -> Learner:
     "A plain fastai `Learner` for a `Finder`"
-    keep_memory()
     return Learner(dls, Finder().to(memory_format=torch.channels_last), loss_func=finder_loss, opt_func=FusedAdam,
                    metrics=[ink_iou, centre_error], **kwargs)
 
@@ -291,7 +289,7 @@ def train_finder(
     if start: learn.model.load_state_dict(load(Path(start).read_bytes()))
     log, checkpoint = EpochLog(run/'history.csv'), Checkpoint(run/'checkpoint.pt')
     with learn.no_bar(), learn.no_logging(), checkpoint.patient():
-        learn.fit_one_cycle(epochs, lr, wd=wd, cbs=[BFloat16Maps(), EMA(ema), log, checkpoint, TrimMemory()])
+        learn.fit_one_cycle(epochs, lr, wd=wd, cbs=[BFloat16Maps(), EMA(ema), log, checkpoint])
     watch.lap('training')
     last = log.rows[-1]
     metrics = dict(parameters=n_params(learn.model), seconds=watch.seconds,

@@ -16,11 +16,12 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from mkdocs.structure.toc import get_toc
 
-root = Path(__file__).parents[1]
+root = Path(__file__).parents[2]
 built = root/'build'/'notebooks'
 modules, stories = sorted(root.glob('nbs/[0-9]*.ipynb')), sorted(root.glob('nbs/stories/[!.]*.ipynb'))
 results = sorted(o for o in root.glob('results/*') if o.suffix in {'.md', '.png', '.html', '.csv', '.json'})
-files = {root/'README.md', root/'CONTRIBUTING.md', root/'CHANGELOG.md', *results, *modules, *stories}
+docs = [root/'docs'/f'{o}.md' for o in ('commands', 'data', 'models', 'speed', 'reading', 'app')]
+files = {root/'README.md', root/'CONTRIBUTING.md', root/'CHANGELOG.md', *docs, *results, *modules, *stories}
 link = re.compile(r'(\]\(|(?:href|src)=")(?![a-z]+:|#)([^)"#\s]+)')  # of Markdown or HTML: what comes before, the path
 formula = re.compile(r'`[^`]*`|(\$\$?)([^$]+)\1')  # or code, which may have a $ of its own
 
@@ -47,6 +48,7 @@ def on_config(config):
     "The navigation: a new notebook appears by itself"
     config.nav = [
         dict(Home='README.md'),
+        dict(Guide=[rel(o) for o in docs]),
         dict(Stories=[{title(o): rel(o)} for o in stories]),
         dict(Modules=[{title(o): rel(o)} for o in modules]),
         dict(API=[{title(o): f'api/{title(o)}.md'} for o in modules_with_names()]),
