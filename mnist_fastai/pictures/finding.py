@@ -79,20 +79,21 @@ def page_angle(
     most:int=24, # Digits that are asked about
     errors:float=2., # Standard errors by which a side must win
     spread:float=1.5 # Of such differences between digits, at least: of few it cannot be estimated
-) -> tuple: # (how far lines are turned, and digits, clockwise, in radians; whether no other side may be up)
+) -> tuple: # (how far lines are turned, and digits, clockwise, in radians; is it sure?; a rival, as the first two, or None)
     "How far a page is turned: the angle at which its digits look most like digits"
     lines, some = line_slope(parts, scale), parts[::-(-len(parts)//most)]
-    if not familiarity or len(parts) < 2: return lines, lines, True
+    if not familiarity or len(parts) < 2: return lines, lines, True, None
     def fits(angle): return familiarity(np.stack([cut_out(ink, o, scale, angle) for o in some]))
     sides = [max(((fits(o), o) for o in {side, side + lines*(abs(lines) > .1)}), key=lambda o: o[0].mean())
              for side in np.pi/2*np.arange(4)]
     def wins(a, b, errors=errors):
         more = sides[a][0] - sides[b][0]
         return more.mean() > errors*max(more.std(ddof=1), spread)/np.sqrt(len(more))
-    best = int(np.argmax([o.mean() for o, _ in sides]))
-    best = best if wins(best, 0) else 0
+    first = int(np.argmax([o.mean() for o, _ in sides]))
+    best = first if wins(first, 0) else 0
     certain = all(wins(best, o, errors if best else errors/4) for o in range(4) if o != best)  # most pages are upright
-    return best*np.pi/2 + lines, sides[best][1], certain
+    rival = None if first == best else (first*np.pi/2 + lines, sides[first][1])
+    return best*np.pi/2 + lines, sides[best][1], certain, rival
 
 # %% ../../nbs/14i_pictures.finding.ipynb #50bc9b80
 def turn_back(
@@ -133,12 +134,20 @@ def left_out_share(
 def page_layout(
     grey:np.ndarray, # `float32` h x w, 0 to 1
     familiarity=None, # As `look_for_one` takes it
-    much:float=.25 # Radians beyond which it is turned back and looked at again
+    much:float=.25, # Radians beyond which it is turned back and looked at again
+    errors:float=2. # Standard errors by which a rival of the upright page must win
 ) -> tuple: # (`Layout`, None if there are no digits; their height in pixels of what was looked at)
     "Find the lines of a page, and which side of it is up"
     ink, scale, parts, height = look_for_all(grey, familiarity)
     if not parts: return None, 0
-    lines, turned, certain = page_angle(ink, scale, parts, familiarity)
+    lines, turned, certain, rival = page_angle(ink, scale, parts, familiarity)
+    if rival:  # digits that lie on their side may come in pieces, so each side is looked at as if it were up
+        def fits(ink, scale, parts, _): return familiarity(np.stack([cut_out(ink, o, scale) for o in parts]))
+        other = look_for_all(turn_back(grey, rival[1])[0], familiarity)
+        if other[2]:
+            seen, turned_seen = fits(ink, scale, parts, height), fits(*other)
+            noise = np.sqrt(seen.var()/len(seen) + turned_seen.var()/len(turned_seen))
+            if turned_seen.mean() - seen.mean() > errors*noise: lines, turned, certain = *rival, True
     missed = left_out_share(grey, ink, parts, height)
     if abs(turned) < much: turned, back = 0., lambda box: box
     else:
