@@ -79,21 +79,21 @@ def page_angle(
     most:int=24, # Digits that are asked about
     errors:float=2., # Standard errors by which a side must win
     spread:float=1.5 # Of such differences between digits, at least: of few it cannot be estimated
-) -> tuple: # (how far lines are turned, and digits, clockwise, in radians; is it sure?; a rival, as the first two, or None)
+) -> tuple: # (how far lines are turned, and digits, clockwise, in radians; such pairs for sides that may be up instead)
     "How far a page is turned: the angle at which its digits look most like digits"
     lines, some = line_slope(parts, scale), parts[::-(-len(parts)//most)]
-    if not familiarity or len(parts) < 2: return lines, lines, True, None
+    if not familiarity or len(parts) < 2: return (lines, lines), []
     def fits(angle): return familiarity(np.stack([cut_out(ink, o, scale, angle) for o in some]))
     sides = [max(((fits(o), o) for o in {side, side + lines*(abs(lines) > .1)}), key=lambda o: o[0].mean())
              for side in np.pi/2*np.arange(4)]
     def wins(a, b, errors=errors):
         more = sides[a][0] - sides[b][0]
         return more.mean() > errors*max(more.std(ddof=1), spread)/np.sqrt(len(more))
-    first = int(np.argmax([o.mean() for o, _ in sides]))
-    best = first if wins(first, 0) else 0
-    certain = all(wins(best, o, errors if best else errors/4) for o in range(4) if o != best)  # most pages are upright
-    rival = None if first == best else (first*np.pi/2 + lines, sides[first][1])
-    return best*np.pi/2 + lines, sides[best][1], certain, rival
+    best = int(np.argmax([o.mean() for o, _ in sides]))
+    best = best if wins(best, 0) else 0
+    angles = [(i*np.pi/2 + lines, turned) for i, (_, turned) in enumerate(sides)]
+    enough = errors if best else errors/4  # most pages are upright
+    return angles[best], [angles[o] for o in range(4) if o != best and not wins(best, o, enough)]
 
 # %% ../../nbs/14i_pictures.finding.ipynb #50bc9b80
 def turn_back(
@@ -135,19 +135,23 @@ def page_layout(
     grey:np.ndarray, # `float32` h x w, 0 to 1
     familiarity=None, # As `look_for_one` takes it
     much:float=.25, # Radians beyond which it is turned back and looked at again
-    errors:float=2. # Standard errors by which a rival of the upright page must win
+    errors:float=2. # Standard errors by which another side must win, if digits seen sideways leave it open
 ) -> tuple: # (`Layout`, None if there are no digits; their height in pixels of what was looked at)
     "Find the lines of a page, and which side of it is up"
     ink, scale, parts, height = look_for_all(grey, familiarity)
     if not parts: return None, 0
-    lines, turned, certain, rival = page_angle(ink, scale, parts, familiarity)
-    if rival:  # digits that lie on their side may come in pieces, so each side is looked at as if it were up
-        def fits(ink, scale, parts, _): return familiarity(np.stack([cut_out(ink, o, scale) for o in parts]))
-        other = look_for_all(turn_back(grey, rival[1])[0], familiarity)
-        if other[2]:
-            seen, turned_seen = fits(ink, scale, parts, height), fits(*other)
-            noise = np.sqrt(seen.var()/len(seen) + turned_seen.var()/len(turned_seen))
-            if turned_seen.mean() - seen.mean() > errors*noise: lines, turned, certain = *rival, True
+    angle, others = page_angle(ink, scale, parts, familiarity)
+    (lines, turned), certain = angle, not others
+    if others:  # digits that lie on their side may come in pieces, so each side is looked at as if it were up
+        def fits(angle):
+            ink, scale, parts, _ = look_for_all(turn_back(grey, angle)[0], familiarity)
+            return familiarity(np.stack([cut_out(ink, o, scale) for o in parts])) if parts else np.full(1, -np.inf)
+        def wins(a, b):
+            return a.mean() - b.mean() > errors*np.sqrt(a.var()/len(a) + b.var()/len(b)) if len(b) > 1 else True
+        seen = {o: fits(o[1]) for o in (angle, *others)}
+        best = max(seen, key=lambda o: seen[o].mean())
+        if not wins(seen[best], seen[angle]): best = angle
+        (lines, turned), certain = best, all(wins(seen[best], seen[o]) for o in seen if o != best)
     missed = left_out_share(grey, ink, parts, height)
     if abs(turned) < much: turned, back = 0., lambda box: box
     else:
