@@ -41,7 +41,8 @@ def command(
         os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # for processes that it starts
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
         try: func(*args, **kwargs)
-        except (ValueError, OSError) as e: raise CliError(f"{func.__name__.replace('_', '-')}: {error_line(e)}") from None
+        except (ValueError, OSError) as e:
+            raise CliError(f"{func.__name__.replace('_', '-')}: {error_line(e)}") from None
         except KeyboardInterrupt: raise CliError('interrupted') from None
     return run
 
@@ -94,7 +95,8 @@ def mnist_train(
     gc.freeze()  # what was imported is not garbage, not even when the process ends
     if resume:
         given, options = {**locals(), **kwargs}, signature(mnist_train).parameters
-        changed = [k for k, o in options.items() if k not in ('resume', 'log', 'list') and given.get(k, o.default) != o.default]
+        changed = [k for k, o in options.items()
+                   if k not in ('resume', 'log', 'list') and given.get(k, o.default) != o.default]
         if changed:
             raise ValueError(f"--resume continues a run as it was begun: leave out --{changed[0].replace('_', '-')}")
         run = train.resume(resume, log)

@@ -18,6 +18,7 @@ from fastai.learner import Learner, load_learner
 from fastcore.all import AttrDict
 from filelock import FileLock, Timeout
 
+from .learner import with_labels
 from .stats import format_accuracy
 from .utils import save_plot
 
@@ -151,5 +152,7 @@ def load_run(
             warnings.simplefilter('ignore')
             learn = load_learner(file)
     except Exception as e: raise ValueError(f'{file} cannot be loaded, it is damaged or not a learner: {e}') from e
-    if isinstance(learn, Learner): return learn
+    if isinstance(learn, Learner):
+        with_labels(learn.loss_func)  # a run of before has PyTorch's loss as it is
+        return learn
     raise ValueError(f'{file} holds a {type(learn).__name__}; expected a Learner from `learn.export`')

@@ -30,7 +30,7 @@ class FastLearner(Learner):
 
     def _set_device(self, b):
         device = next(self.model.parameters()).device
-        with torch._C.DisableTorchFunctionSubclass():  # else reading the device of a `TensorImage` costs as much as a move
+        with torch._C.DisableTorchFunctionSubclass():  # else asking a `TensorImage` for its device is slow
             if all(isinstance(o, torch.Tensor) and o.device == device for o in b): return b
         return to_device(b, device)
 
@@ -69,7 +69,7 @@ fast_classes = {Learner: FastLearner, CastToTensor: FastCastToTensor, Recorder: 
                 AvgSmoothLoss: FastAvgSmoothLoss}
 
 def _swap(learn, classes):
-    "Give a learner and its parts other classes; parts of any other class, such as a subclass of yours, stay as they are"
+    "Give a learner and its parts other classes; parts of any other class, such as one of yours, stay as they are"
     recorder = [cb.smooth_loss for cb in learn.cbs if isinstance(cb, Recorder)]
     for part in [learn, *learn.cbs, *recorder]: part.__class__ = classes.get(type(part), type(part))
     return learn

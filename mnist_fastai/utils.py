@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from fastcore.all import atomic_save, IN_NOTEBOOK
 from fastprogress.fastprogress import progress_bar
 
@@ -64,6 +63,7 @@ def save_plot(
     fig=None # A matplotlib figure; default: the current one
 ):
     "Write a figure, completely or not at all, and close it"
+    import matplotlib.pyplot as plt
     fig = fig or plt.gcf()
     with atomic_file(file) as f: fig.savefig(f, format='png', bbox_inches='tight', dpi=100)
     plt.close(fig)

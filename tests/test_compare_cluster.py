@@ -125,7 +125,7 @@ def test_a_worker_that_cannot_keep_the_data_says_so(cluster, digits, tmp_path, m
 def test_a_worker_with_other_code_is_refused(cluster, digits, tmp_path):
     shutil.copytree(Path(mnist_fastai.__file__).parent, tmp_path/'other'/'mnist_fastai')
     learner = tmp_path/'other'/'mnist_fastai'/'learner.py'
-    learner.write_text(learner.read_text() + '\nnew = 1\n')
+    learner.write_text(learner.read_text().replace('reproducible=True', 'reproducible=False'))
     cluster.worker(PYTHONPATH=str(tmp_path/'other'))
     with pytest.raises(ValueError, match='has other code, libraries or data'):
         compare(['linear'], 'digits', 1, out=tmp_path/'far', scheduler=cluster.address)

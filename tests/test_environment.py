@@ -18,13 +18,27 @@ def test_other_data_other_code_and_other_settings_are_other_trials(digits, monke
     assert version != code_version()
 
 
-def test_only_code_counts_as_code(tmp_path, monkeypatch):
-    package = Path(mnist_fastai.__file__).parent
-    shutil.copytree(package, tmp_path/'copy')
-    version = code_version()
-    monkeypatch.setattr(mnist_fastai, '__file__', str(tmp_path/'copy'/'__init__.py'))
-    runs = tmp_path/'copy'/'runs.py'
-    runs.write_text(runs.read_text().replace('"Train by a recipe', '# a comment\n    "Teach by a recipe'))
+def test_only_what_decides_a_result_counts_as_code(tmp_path, monkeypatch):
+    copy, version = tmp_path/'copy', code_version()
+    shutil.copytree(Path(mnist_fastai.__file__).parent, copy)
+    monkeypatch.setattr(mnist_fastai, '__file__', str(copy/'__init__.py'))
     assert code_version() == version
-    runs.write_text(runs.read_text().replace('reproducible=True', 'reproducible=False'))
-    assert code_version() != version
+
+    def edited(file, before, after):
+        text = (copy/file).read_text()
+        assert before in text
+        (copy/file).write_text(text.replace(before, after))
+        found = code_version()
+        (copy/file).write_text(text)
+        return found
+
+    for nothing in (('train.py', '"Train, export and score', '# a comment\n    "Teach, export and score'),
+                    ('runs.py', "xlabel='batch'", "xlabel='step'"),  # a plot
+                    ('stress.py', 'def plot_stress(', 'def draw_stress('),
+                    ('learner.py', 'def find_lr(', 'def search_lr(')):
+        assert edited(*nothing) == version, nothing
+    for something in (('learner.py', 'reproducible=True', 'reproducible=False'),
+                      ('weights.py', 'return model.eval()', 'return model.train()'),  # a teacher
+                      ('augment.py', 'bicubic', 'cubic'), ('callbacks.py', 'min(decay', 'max(decay'),
+                      ('stress.py', 'rotate=20', 'rotate=25'), ('models.py', 'nn.ReLU()', 'nn.GELU()')):
+        assert edited(*something) != version, something

@@ -79,7 +79,7 @@ def page_angle(
     most:int=24, # Digits that are asked about
     errors:float=2., # Standard errors by which a side must win
     spread:float=1.5 # Of such differences between digits, at least: of few it cannot be estimated
-) -> tuple: # (how far lines are turned, and digits, clockwise, in radians; such pairs for sides that may be up instead)
+) -> tuple: # (how far lines and digits are turned, clockwise, in radians; such pairs for sides that may be up instead)
     "How far a page is turned: the angle at which its digits look most like digits"
     lines, some = line_slope(parts, scale), parts[::-(-len(parts)//most)]
     if not familiarity or len(parts) < 2: return (lines, lines), []
