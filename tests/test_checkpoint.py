@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import full, listen_to_ctrl_c, run_command, wait_for
+from conftest import full, listen_to_ctrl_c, only_full, run_command, wait_for
 from fastai.callback.core import Callback
 
 from mnist_fastai.checkpoint import Checkpoint
@@ -36,7 +36,7 @@ def resume_by_command(cwd):
 
 
 @pytest.mark.fault('training killed')
-@pytest.mark.parametrize('name', trainings)
+@pytest.mark.parametrize('name', [pytest.param(o, marks=[] if o == 'everything' else only_full) for o in trainings])
 def test_killed_at_any_moment_it_ends_with_the_same_weights(name, digits, tmp_path, record_property):
     def weights(run): return (run/'weights.safetensors').read_bytes()
 

@@ -5,11 +5,12 @@ import re
 import shutil
 
 import pytest
-from conftest import run_command
+from conftest import only_full, run_command
 from serving import offline
 from PIL import Image
 
 from mnist_fastai import cli
+from mnist_fastai.benchmarks.inference import bench_inference, inference_table
 from mnist_fastai.inference import default_reject_below
 from mnist_fastai.recipes import recipes
 from mnist_fastai.train import train
@@ -118,11 +119,11 @@ def test_bench_times_augmentation_beside_a_step(sh, tmp_path):
     assert min(found.values()) > 0
 
 
-def test_bench_times_reading_beside_fastai(sh, tmp_path):
-    done = sh('mnist-bench', '--data', 'digits', '--what', 'inference', '--runs', 1, '--out', 'inference.json')
-    assert done.returncode == 0, done.stderr
-    found = read_json(tmp_path/'inference.json')['milliseconds']
-    assert len(found) == 6 and min(found.values()) > 0 and '| `Learner.predict`, the same path |' in done.stdout
+@pytest.mark.parametrize('model', ['tiny', pytest.param('best', marks=only_full)])
+def test_bench_times_reading_beside_fastai(model):
+    found = bench_inference('digits', runs=1, threads=1, model=model)
+    assert len(found['milliseconds']) == 6 and min(found['milliseconds'].values()) > 0
+    assert '| `Learner.predict`, the same path |' in inference_table(found)
 
 
 def test_bench_compares_three_ways(sh, tmp_path):

@@ -66,6 +66,7 @@ def same(here, far):
     return len(names)
 
 
+@only_full
 @pytest.mark.fault('trial or worker killed')
 def test_one_worker_dies_and_one_comes_late_and_every_trial_is_there_once(cluster, digits, tmp_path):
     victim, _ = cluster.worker('--no-nanny'), cluster.worker()
@@ -112,6 +113,7 @@ def test_without_a_common_disk_the_data_are_sent(cluster, digits, tmp_path, monk
     assert same(Path('here'), Path('far')) == 2
 
 
+@only_full
 @pytest.mark.fault('cluster without data, with other code, or gone')
 def test_a_worker_that_cannot_keep_the_data_says_so(cluster, digits, tmp_path, monkeypatch):
     shutil.copytree(digits, tmp_path/'mine')

