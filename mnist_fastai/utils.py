@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from fastcore.all import atomic_save, IN_NOTEBOOK
-from fastprogress.fastprogress import progress_bar
+from fastcore.imports import IN_NOTEBOOK
+from fastcore.xtras import atomic_save
 
 # %% ../nbs/00_utils.ipynb #55fc55a5
 @contextmanager
@@ -108,7 +108,9 @@ def progress(
     n:int=None # How many images that is; default: one per item
 ): # An iterator over `items`
     "Show a progress bar for work on more than 5,000 images"
-    return progress_bar(items, leave=False) if is_interactive() and (n or len(items)) > 5000 else items
+    if not is_interactive() or (n or len(items)) <= 5000: return items
+    from fastprogress.fastprogress import progress_bar  # commands that show no bar need not wait for it
+    return progress_bar(items, leave=False)
 
 # %% ../nbs/00_utils.ipynb #39c565a4
 class Stopwatch:
