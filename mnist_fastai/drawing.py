@@ -64,8 +64,8 @@ def svg_boxes(
         left, top, right, bottom = o.box
         parts += [ft('rect', x=left, y=top, width=right - left, height=bottom - top, fill='none', stroke='#f60',
                      stroke_width=2, vector_effect='non-scaling-stroke'),
-                  ft('text', box_label(o), x=left, y=max(top - size/4, size), font_size=size, font_weight=700, fill='#c40',
-                     stroke='#fff', stroke_width='.15em', paint_order='stroke')]
+                  ft('text', box_label(o), x=left, y=max(top - size/4, size), font_size=size, font_weight=700,
+                     fill='#c40', stroke='#fff', stroke_width='.15em', paint_order='stroke')]
     return ft('svg', *parts, viewBox=f'0 0 {width} {height}', role='img', aria_label=f'{len(digits)} digits in boxes')
 
 # %% ../nbs/15b_drawing.ipynb #eb3378cb

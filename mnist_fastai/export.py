@@ -147,7 +147,8 @@ def model_card(
         licence=licences.get(data, 'Ask whoever gave you the data for their licence.'))
 
 # %% ../nbs/13b_export.ipynb #c48076af
-free_fields = 'recipe', 'seed', 'valid_size', 'teacher'  # the teacher of a run with validation images has not seen those
+# the teacher of a run with validation images has not seen those
+free_fields = 'recipe', 'seed', 'valid_size', 'teacher'
 
 # %% ../nbs/13b_export.ipynb #505fee62
 def export_weights(

@@ -92,8 +92,8 @@ class Page(list):
         return (to_xml(svg_boxes(*photo, self.digits)) if photo else '') + f'<pre>{escape(repr(self))}</pre>'
 
 # %% ../nbs/15a_inference.ipynb #0bf09bc1
-default_reject_below = .7  # of the commands and the page; a `Predictor` gives a digit for everything unless told otherwise
-energy_margin = 1.5  # energy beyond that of 99% of validation digits at which every second one is not a digit, or misread
+default_reject_below = .7  # of the commands and the page; a `Predictor` rejects nothing unless told otherwise
+energy_margin = 1.5  # so far beyond the energy of 99% of validation digits, every second is not a digit, or misread
 
 def digit_probability(
     energy:float, # -log sum exp of the scores, divided by the temperature (Liu et al., 2020)
@@ -196,7 +196,7 @@ class Predictor(Network):
     def class_activation_map(
         self,
         images:np.ndarray # `uint8` n x 28 x 28, light ink on 0
-    ) -> np.ndarray: # `float32` n x 28 x 28, 0 to 1; None for a `.pkl`, and for a network without maps of at least 4 x 4
+    ) -> np.ndarray: # `float32` n x 28 x 28, 0 to 1; None for a `.pkl`, or if the network has no maps of 4 x 4 or more
         "What the most probable digit is based on; needs onnx"
         if not hasattr(self, 'parts'): self.parts = self.content and split_network(self.content)
         if not self.parts: return

@@ -75,10 +75,10 @@ def jpeg(
     return torch.from_numpy(np.stack([compress(*o) for o in zip(pixels, qualities)])).float()/255
 
 # %% ../nbs/12a_stress.ipynb #2e403880
-stress_kinds = dict(shear=partial(warp, shear=30), rotate=partial(warp, rotate=20), thin=partial(change_stroke, pixels=-1),
-                    thick=partial(change_stroke, pixels=2), scale=partial(warp, scale=(.7, 1.2)),
-                    shift=partial(warp, translate=4/28), blur=blur, noise=noise, contrast=contrast,
-                    background=shaded_paper, jpeg=jpeg)
+stress_kinds = dict(shear=partial(warp, shear=30), rotate=partial(warp, rotate=20),
+                    thin=partial(change_stroke, pixels=-1), thick=partial(change_stroke, pixels=2),
+                    scale=partial(warp, scale=(.7, 1.2)), shift=partial(warp, translate=4/28),
+                    blur=blur, noise=noise, contrast=contrast, background=shaded_paper, jpeg=jpeg)
 
 # %% ../nbs/12a_stress.ipynb #038a2dd9
 def stress(

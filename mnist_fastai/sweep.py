@@ -115,7 +115,8 @@ def run_search(
     def objective(trial):
         recipe = suggest_recipe(trial, config.recipe, space)
         try:
-            return run_sweep_trial(trial, make_config(config.data, recipe, config.seed, config.train_size, config.valid_size))
+            trial_config = make_config(config.data, recipe, config.seed, config.train_size, config.valid_size)
+            return run_sweep_trial(trial, trial_config)
         except (KeyboardInterrupt, SystemExit) as e:
             study.enqueue_trial(trial.params, trial.user_attrs)  # for the next time
             if isinstance(e, SystemExit): study.tell(trial, state=TrialState.FAIL)  # after Ctrl-C Optuna does it
@@ -124,7 +125,8 @@ def run_search(
 
     def after(study, trial):
         done, epochs = len(ended_trials(study)), len(trial.intermediate_values)
-        result = f'validation loss {trial.value:.4f}' if trial.state == TrialState.COMPLETE else f'stopped after epoch {epochs}'
+        is_complete = trial.state == TrialState.COMPLETE
+        result = f'validation loss {trial.value:.4f}' if is_complete else f'stopped after epoch {epochs}'
         seconds = trial.duration.total_seconds() if trial.duration else 0
         print(f"{done}/{trials}  {result}  {seconds:.1f} s  {trial.user_attrs.get('recipe')}", flush=True)
         if done >= trials: study.stop()
@@ -240,7 +242,7 @@ def sweep(
     out:str|Path='runs/sweep', # The folder of the search
     alive:int=60 # Seconds between two signs of life
 ) -> AttrDict: # What `best.json` says (recipe, valid_loss, accuracy, ...), and path
-    "Search better settings for a recipe on validation images alone; `ValueError` for what is not possible, or if no trial ends"
+    "Search better settings of a recipe on validation images; `ValueError` if one is not possible or no trial ends"
     check_installed('optuna', 'search by hand with mnist-compare')
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError

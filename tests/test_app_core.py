@@ -62,7 +62,7 @@ def test_no_file_of_the_machine_can_be_had(client, app_url):
     for given in (dict(path=str(picture)), dict(path=str(picture), meta=meta), dict(path='/etc/passwd', meta=meta),
                   dict(path=app_url, url=app_url, meta=meta)):
         for done in (send(client, photo=given), send(client, given)):
-            assert len(done.text) < 300 and (done.status_code == 500 or 'no picture' in done.text)
+            assert len(done.text) < 300 and (done.status_code == 500 or 'not a picture' in done.text)
         assert send(client, photo=given).status_code == 500
     for path in (picture, '/etc/passwd', 'setup.cfg'):
         assert client.get(f'/gradio_api/file={path}').status_code == 403
@@ -105,7 +105,7 @@ refused = {'unknown model': (['nosuch'], {}, "there is no model 'nosuch'"),
            'pickle without trust': (['{run}/learner.pkl'], {}, '--trust'),
            'port': ([], dict(port=70000), '--port'),
            'host': ([], dict(host='203.0.113.1', port=0), 'cannot be at 203.0.113.1'),
-           'probability': ([], dict(reject_below=2), 'no probability')}
+           'probability': ([], dict(reject_below=2), 'not a probability')}
 
 
 @pytest.mark.parametrize('name', refused)

@@ -10,7 +10,7 @@ from digit_files import as_folder, as_tgz, imports, noise, png, some_images, som
 
 from mnist_fastai.data.cache import dataset_name, decoded
 from mnist_fastai.data.folders import image_files, split_names
-from mnist_fastai.data.mnist_form import in_mnist_form, paper_levels, read_one_size, reader_accuracies, to_light_ink
+from mnist_fastai.data.mnist_form import paper_levels, read_one_size, reader_accuracies, to_light_ink, to_mnist_form
 from mnist_fastai.data.sources import digits_arrays, mnist_path
 from mnist_fastai.inference import Predictor
 from mnist_fastai.train import train
@@ -51,7 +51,7 @@ def test_noise_random_labels_and_nothing_at_all_are_left_alone():
     labels = rng.integers(0, 10, 300)
     for images in (rng.integers(0, 256, (300, 28, 28), np.uint8), np.zeros((300, 28, 28), np.uint8),
                    np.full((300, 28, 28), 255, np.uint8), rng.permutation(digits_arrays()[0])[:300]):
-        splits, changes = in_mnist_form(dict(training=(images, labels), testing=(images, labels)))
+        splits, changes = to_mnist_form(dict(training=(images, labels), testing=(images, labels)))
         assert not changes and splits['training'][0] is images
 
 
@@ -79,7 +79,7 @@ def test_grey_and_grainy_paper_becomes_almost_0(paper, ink, noise):
 @pytest.mark.mnist
 def test_mnist_has_its_own_form_and_emnists_is_seen():
     splits = read_one_size(mnist_path('mnist'))
-    assert in_mnist_form(splits)[1] == []
+    assert to_mnist_form(splits)[1] == []
     for images, labels, _ in splits.values():
         assert to_light_ink(255 - images)[1] == len(images)
         as_is, transposed = reader_accuracies(images.transpose(0, 2, 1), labels)

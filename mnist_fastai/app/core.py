@@ -27,8 +27,8 @@ from ..inference import default_reject_below, Predictor
 from ..reader import packaged
 
 # %% ../../nbs/20b_app.core.ipynb #b8badcba
-hard_files = '''2/9664 4/2130 5/9729 6/1014 6/3422 7/3225 7/6576 7/8316 9/1232 9/1901 0/9850 7/1260 7/5654 7/726 9/1247 9/4761
-1/4201 5/1393 8/1878 5/2597'''.split()
+hard_files = '''2/9664 4/2130 5/9729 6/1014 6/3422 7/3225 7/6576 7/8316 9/1232 9/1901
+0/9850 7/1260 7/5654 7/726 9/1247 9/4761 1/4201 5/1393 8/1878 5/2597'''.split()
 
 def hard_digits() -> list: # Of (`uint8` 28 x 28, label)
     "Load the digits of the gallery"
@@ -129,7 +129,8 @@ def build_app(
 ) -> FastAPI: # For an ASGI server
     "Load models and put the page on an ASGI app; `ValueError` or `OSError` if one cannot be loaded"
     short = [Path(model).resolve().name for model in models]
-    names = [name if short.count(name) == 1 and name not in packaged else str(model) for model, name in zip(models, short)]
+    names = [name if short.count(name) == 1 and name not in packaged else str(model)
+             for model, name in zip(models, short)]
     readers = {name: Predictor(model, reject_below, trust, threads=1)
                for model, name in zip([*models, *packaged], [*names, *packaged])}
     page = build_page(readers, names)
@@ -157,7 +158,8 @@ def serve(
         app = build_app(models, **kwargs)
         try: listening = socket.create_server((host, port))
         except (OSError, OverflowError) as e:
-            raise ValueError(f'the page cannot be at {host}, port {port}: {e}; choose others with --host and --port') from None
+            raise ValueError(f'the page cannot be at {host}, port {port}: {e}; '
+                             'choose others with --host and --port') from None
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each answer waits 40 ms for a receipt
         url = f"http://{'localhost' if host == '0.0.0.0' else host}:{listening.getsockname()[1]}"
         print(f'The page is at {url}  (Ctrl-C ends it)', flush=True)

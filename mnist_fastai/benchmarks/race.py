@@ -114,7 +114,8 @@ def bench_race(
             if most and seed > most: continue
             found[name].append(one := way(path, seed, **kwargs))
             print(f'seed {seed}  {name:45} %6.2f s  test accuracy %.4f' % one, flush=True)
-    rows = {k: dict(seconds=median_range(o[0] for o in v), accuracies=[round(o[1], 6) for o in v]) for k, v in found.items()}
+    rows = {name: dict(seconds=median_range(o[0] for o in runs), accuracies=[round(o[1], 6) for o in runs])
+            for name, runs in found.items()}
     return dict(dataset=describe(path)['name'], rows=rows, **environment())
 
 # %% ../../nbs/18c_benchmarks.race.ipynb #6b12a56f

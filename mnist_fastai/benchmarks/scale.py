@@ -34,7 +34,7 @@ from ..utils import markdown_table
 def use_folder(
     path:Path, # An image folder
     threads:int=None # Threads of PyTorch, default as it chooses
-) -> dict: # Images; seconds to decode all PNGs, to open their cache, for `DataLoaders`, and of an epoch, also with 1 thread
+) -> dict: # Images; seconds to decode all PNGs, to open their cache, for `DataLoaders`, of epochs, also with 1 thread
     "Do what is done with a data set, for the first time and again, in a new process; the epochs are of `fast`"
     use_threads(threads)
     files = [str(f) for split in split_names for f in image_files(path/split)]

@@ -19,7 +19,7 @@ from ..utils import atomic_folder, read_json, write_json
 
 # %% ../../nbs/16b_compare.cluster.ipynb #91d9ff85
 def answer_request():
-    "Run the trial that standard input asks for, and write to `answer.json` what `run_trial` returns or why it cannot run"
+    "Run the trial that standard input asks for, and write what `run_trial` returns, or what is wrong, to `answer.json`"
     request = AttrDict(json.load(sys.stdin))
     def exit_with_worker():
         while os.getppid() == request.parent: time.sleep(1)
@@ -29,7 +29,8 @@ def answer_request():
     try: version = trial_version(describe(mnist_path(config.data)))
     except (ValueError, OSError) as e: answer = dict(name=name, missing=f'{type(e).__name__}: {e}')
     else:
-        if trial_name(request.config, version) != name: answer = dict(name=name, error='has other code, libraries or data')
+        if trial_name(request.config, version) != name:
+            answer = dict(name=name, error='has other code, libraries or data')
         else:
             (here/'work').mkdir()
             answer = run_trial(config, here/name, here/'work', log=request.log)

@@ -44,25 +44,28 @@ def compare(
     recipes:list, # As `get_recipe` takes them
     data:str='auto', # As `mnist_path` takes it
     seeds:int=3, # How many: 1, 2, ...
-    train_sizes:list=(None,), # Numbers of training images; None or the number of all for all that are not for validation
+    train_sizes:list=(None,), # Numbers of training images; None for all but the validation images
     jobs:int=None, # Processes side by side, default one per core
     log:str=None, # Where to track the epochs as well: tensorboard or wandb
     out:str|Path='runs/compare', # The folder of the comparison; what it holds already is not run again
     valid_size:int=5000, # As `train` takes it
     scheduler:str=None # Of a Dask cluster to run the trials on, tcp://HOST:8786; default this machine
 ) -> AttrDict: # path, board and pairs (each a `DataFrame`), failed (a list of name and error)
-    "Train all combinations of recipes, seeds and training sizes, and write the leaderboard; `ValueError` if no trial succeeds"
+    "Train all recipes with all seeds and training sizes, and write the leaderboard; `ValueError` if no trial succeeds"
     check_tracker(log)
     if jobs is not None: check_ranges(jobs=(jobs, 1))
-    if scheduler and jobs: raise ValueError("jobs is for this machine: a cluster runs as many trials side by side as it has workers")
+    if scheduler and jobs:
+        raise ValueError('jobs is for this machine: a cluster runs as many trials side by side as it has workers')
     if scheduler: check_installed('distributed', 'leave out the scheduler')
     path, out = mnist_path(data), Path(out).expanduser()
     data, info = portable_source(data, path), describe(path)
     version = trial_version(info)
-    trials = {out/'trials'/trial_name(o, version): o for o in plan_trials(data, recipes, seeds, train_sizes, info, valid_size)}
+    planned = plan_trials(data, recipes, seeds, train_sizes, info, valid_size)
+    trials = {out/'trials'/trial_name(o, version): o for o in planned}
     missing = unfinished(trials)
     print(f'{len(trials)} trials, {len(trials) - len(missing)} of them done before', flush=True)
-    run = partial(run_on_cluster, path=path, info=info, scheduler=scheduler) if scheduler else partial(run_locally, jobs=jobs)
+    if scheduler: run = partial(run_on_cluster, path=path, info=info, scheduler=scheduler)
+    else: run = partial(run_locally, jobs=jobs)
     failed = run(missing, log=log) if missing else []
     if not (done := finished_trials(out/'trials', data, version)):
         raise ValueError(f"no trial succeeded; the first failed with {failed[0]['error']}")
@@ -73,7 +76,8 @@ def compare(
     for name, df in dict(trials=rows, leaderboard=board, pairs=pairs).items():
         with atomic_file(out/f'{name}.csv', 'w', newline='') as f: df.to_csv(f, index=False, float_format='%.6g')
     with atomic_file(out/'leaderboard.md', 'w', encoding='utf-8') as f: f.write(leaderboard_table(board) + '\n')
-    for name in ('learning_curves', 'training_sizes'): (out/f'{name}.png').unlink(missing_ok=True)  # there may be none now
+    for name in ('learning_curves', 'training_sizes'):  # there may be none now
+        (out/f'{name}.png').unlink(missing_ok=True)
     for name, fig in comparison_plots(rows, board, out/'trials').items(): save_plot(out/f'{name}.png', fig)
     return AttrDict(path=out, board=board, pairs=pairs, failed=failed)
 

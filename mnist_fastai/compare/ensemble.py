@@ -28,7 +28,7 @@ def choose_members(
     runs:list, # Folders of runs with the same validation images
     n:int=20 # Votes
 ) -> list: # Votes of each run, `n` together
-    "Choose greedily the ensemble with the lowest cross-entropy on validation images; `ValueError` if the runs saw different ones"
+    "Choose greedily for the lowest cross-entropy on validation images; `ValueError` if the runs had different ones"
     probs, labels = aligned_predictions(runs, 'valid')
     right, sums, votes = np.arange(len(labels)), np.zeros_like(probs[0]), [0]*len(runs)
     for _ in range(n):

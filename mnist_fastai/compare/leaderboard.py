@@ -30,8 +30,9 @@ def read_trials(
         valid = metrics['valid'] or dict(accuracy=np.nan)
         stress = metrics.get('stress') or dict(mean=np.nan, kinds={'': np.nan})
         rows.append(dict(recipe=config['recipe'], train_images=metrics['train_images'], seed=config['seed'],
-                         epochs=config['epochs'], parameters=metrics['parameters'], multiply_adds=metrics['multiply_adds'],
-                         seconds=metrics['seconds']['training'], valid=valid['accuracy'], test=metrics['test']['accuracy'],
+                         epochs=config['epochs'], parameters=metrics['parameters'],
+                         multiply_adds=metrics['multiply_adds'], seconds=metrics['seconds']['training'],
+                         valid=valid['accuracy'], test=metrics['test']['accuracy'],
                          stress=stress['mean'], worst=min(stress['kinds'].values()),
                          dataset=metrics['dataset'], trial=path.name, cpu=env['cpu'], threads=env['threads'],
                          torch=env['packages']['torch'], fastai=env['packages']['fastai'], commit=env['git_commit']))
@@ -72,8 +73,8 @@ def leaderboard_table(
     for _, row in board.iterrows():
         epochs, seeds = ('–', 'any') if pd.isna(row.epochs) else (int(row.epochs), row.seeds)
         seconds = '–' if pd.isna(row.seconds) else f'{row.seconds:.0f}'
-        rows.append([f'`{row.recipe}`', f'{row.train_images:,}', f'{row.parameters:,}', f'{row.multiply_adds:,}', epochs,
-                     seconds, seeds, *(format_mean_std(row, o) for o in ('valid', 'test', 'stress', 'worst'))])
+        rows.append([f'`{row.recipe}`', f'{row.train_images:,}', f'{row.parameters:,}', f'{row.multiply_adds:,}',
+                     epochs, seconds, seeds, *(format_mean_std(row, o) for o in ('valid', 'test', 'stress', 'worst'))])
     used = [i for i, column in enumerate(zip(*rows)) if set(column) != {'–'}]
     return markdown_table([names[i] for i in used], [[row[i] for i in used] for row in rows])
 
@@ -90,7 +91,7 @@ def compare_pair(
     b:pd.DataFrame, # The trials of another
     folder:Path, # Where they are
     right=correct_predictions # From the folder of a trial to which test images it gets right
-) -> dict: # Seeds, mean differences of accuracy (a - b), interval and p, and McNemar's p of each seed; empty without a common seed
+) -> dict: # Seeds, mean differences of accuracy (a - b), interval, p, McNemar's p per seed; empty without a common seed
     "Compare two recipes seed by seed; one without randomness stands for each seed of the other"
     no_seeds = a.epochs.isna().all() or b.epochs.isna().all()
     pairs = a.merge(b, 'cross') if no_seeds else a.merge(b, on='seed')

@@ -96,7 +96,7 @@ def read_any_size(
     return splits, [done + left_out*bool(whys)]
 
 # %% ../../nbs/03d_data.mnist_form.ipynb #f15c0b9d
-def in_mnist_form(
+def to_mnist_form(
     splits:dict # From `read_one_size`
 ) -> tuple: # (the splits in MNIST's form, a list of sentences that say what was done)
     "Convert dark ink, and swap rows and columns back"
@@ -120,7 +120,7 @@ def is_mnist_form(
     states:tuple # The `file_states` of each of its splits
 ) -> bool:
     "Whether a folder can be used as it is"
-    try: return not in_mnist_form(read_one_size(path))[1]
+    try: return not to_mnist_form(read_one_size(path))[1]
     except ValueError as e:  # a damaged test image is reported when it is scored, after training
         return 'is not a readable image' in str(e) and f'{path/split_names[1]}{os.sep}' in str(e)
 
@@ -136,7 +136,7 @@ def ensure_mnist_form(
     if is_mnist_form(path, states): return path
     try: splits, found = read_one_size(path), []
     except ValueError: splits, found = read_any_size(path)
-    splits, turned = in_mnist_form(splits)
+    splits, turned = to_mnist_form(splits)
     with atomic_folder(dest) as tmp:
         for split, (images, labels, names) in splits.items():
             write_pngs(tmp/split, images, labels, names=[name.removesuffix('.png') for name in names])

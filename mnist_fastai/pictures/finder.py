@@ -36,7 +36,7 @@ from ..runs import new_run_folder
 from ..utils import atomic_file, check_ranges, read_json, Stopwatch, write_json
 
 # %% ../../nbs/14h_pictures.finder.ipynb #7f625241
-def conv_bn(
+def conv_bn_relu(
     a:int, b:int, # Channels before and after
     kernel:int=3, stride:int=1, dilation:int=1 # Of the convolution; it is padded, so that a stride of 1 keeps the size
 ) -> nn.Sequential:
@@ -56,9 +56,9 @@ class Halved(nn.Module):
     "Add to maps what convolutions make of them at half the size: a level of a U-Net (Ronneberger et al., 2015)"
     def __init__(self, a:int, b:int, *deeper:nn.Module):
         super().__init__()
-        self.inside = nn.Sequential(conv_bn(a, b, stride=2), conv_bn(b, b), *deeper, conv_bn(b, a, 1),
+        self.inside = nn.Sequential(conv_bn_relu(a, b, stride=2), conv_bn_relu(b, b), *deeper, conv_bn_relu(b, a, 1),
                                     nn.Upsample(scale_factor=2))
-        self.after = conv_bn(a, a)
+        self.after = conv_bn_relu(a, a)
 
     def forward(self, x): return self.after(x + self.inside(x))
 
@@ -70,8 +70,8 @@ class Finder(nn.Module):
     ):
         super().__init__()
         a, b, c, d = widths
-        deepest = Halved(c, d, conv_bn(d, d, dilation=2), conv_bn(d, d, dilation=4))
-        self.body = nn.Sequential(Standardize(), conv_bn(1, a, stride=2), conv_bn(a, a),
+        deepest = Halved(c, d, conv_bn_relu(d, d, dilation=2), conv_bn_relu(d, d, dilation=4))
+        self.body = nn.Sequential(Standardize(), conv_bn_relu(1, a, stride=2), conv_bn_relu(a, a),
                                   Halved(a, b, Halved(b, c, deepest)))
         self.ink = nn.Sequential(nn.Conv2d(a, 4, 3, padding=1), nn.PixelShuffle(2))
         self.fields = nn.Conv2d(a, 3, 3, padding=1)
@@ -176,7 +176,7 @@ def page_dls(
         images = np.concatenate([images, bars(np.random.default_rng(seed), len(images)//100)])
         parts = Parallel(os.cpu_count())(delayed(as_glyphs)(o) for o in np.array_split(images, 8))
         return Glyphs(*(np.concatenate(o) for o in zip(*parts)))
-    dls = mnist_dls(path)
+    dls = mnist_dls(path, bs=1)  # for its images alone, however few
     print(f'Making {pages:,} pages of {dls.train.n:,} digits', flush=True)
     parts = [PageBatches(page_batches(digits(dl), n, bs, s), dl is dls.train)
              for dl, n, s in zip(dls, (pages//bs, max(2, pages//bs//30)), (seed, seed + 1000))]

@@ -98,7 +98,7 @@ def group_by_centre(
 def all_parts(
     ink:np.ndarray, fields:np.ndarray, # From `look`
     least:float=.3 # What is ink
-) -> tuple: # (list of `Part`; those in doubt, each with the `Part`s that it may be instead, when asked; a digit's height)
+) -> tuple: # (list of `Part`; iterator of doubtful, each with the `Part`s that it may be instead; a digit's height)
     "Put pixels that name the same centre of their digit together (after Panoptic-DeepLab, Cheng et al., 2020)"
     half = halved(ink)
     y, x = np.nonzero(half > least)

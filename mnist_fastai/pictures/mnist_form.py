@@ -28,7 +28,7 @@ def cropped(
     return ink[ys.min():ys.max() + 1, xs.min():xs.max() + 1] if len(ys) else ink
 
 # %% ../../nbs/14b_pictures.mnist_form.ipynb #2395aae1
-def fitted(
+def scaled_to(
     ink:np.ndarray, # `float32` h x w
     side:int # The longer side
 ) -> np.ndarray: # `float32`, 0 to 1
@@ -45,7 +45,7 @@ def restroked(
     n = int(np.ceil(radius))
     disk = np.hypot(*np.mgrid[-n:n + 1, -n:n + 1]) <= radius + .3
     change = ndimage.grey_dilation if by > 0 else ndimage.grey_erosion
-    return fitted(cropped(change(np.pad(ink, n), footprint=disk), .2), 20)
+    return scaled_to(cropped(change(np.pad(ink, n), footprint=disk), .2), 20)
 
 # %% ../../nbs/14b_pictures.mnist_form.ipynb #7935dcc1
 def as_mnist(
@@ -53,8 +53,8 @@ def as_mnist(
     thin:float=2., thick:float=4. # Width of the strokes, in pixels of the result
 ) -> np.ndarray: # `uint8` 28 x 28, light on 0
     "Bring a digit into MNIST's form: 20x20, centred by its mass, strokes neither thin nor thick"
-    large = fitted(np.where(ink < .15, 0, ink), 80)
-    small = fitted(large, 20)
+    large = scaled_to(np.where(ink < .15, 0, ink), 80)
+    small = scaled_to(large, 20)
     width = stroke_width(small)
     if not thin <= width <= thick: small = restroked(large, np.clip(width, thin, thick) - width)
     middle = np.add(ndimage.center_of_mass(small), .5)

@@ -64,7 +64,8 @@ def open_file(
     try:
         try: return Image.open(source, formats=formats)
         except UnidentifiedImageError:
-            with open(source, 'rb') if isinstance(source, Path) else io.BytesIO(source.getvalue()) as f: head = f.read(12)
+            content = open(source, 'rb') if isinstance(source, Path) else io.BytesIO(source.getvalue())
+            with content as f: head = f.read(12)
             brand = brands.get(head[8:].decode('latin1')) if head[4:8] == b'ftyp' else None
             if brand == 'HEIF':
                 with suppress(ImportError):

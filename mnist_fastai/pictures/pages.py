@@ -92,8 +92,8 @@ def neighbour(rng, source, mark, digit):
     left, top, right, bottom = source.boxes[i]
     scale = mark.height*rng.uniform(.5, 1.1)/max(bottom - top, right - left)
     away = rng.choice([-1, 1])*rng.uniform(.9, 1.5)*mark.height, rng.normal(0, .2)*mark.height
-    return Mark(i, mark.centre + rotation(mark.angle)@away, scale*rotation(mark.angle)@handwriting(rng), scale*(bottom - top),
-                mark.angle, digit)
+    turn = rotation(mark.angle)
+    return Mark(i, mark.centre + turn@away, scale*turn@handwriting(rng), scale*(bottom - top), mark.angle, digit)
 
 # %% ../../nbs/14f_pictures.pages.ipynb #687ed3d5
 def pen_gaps(rng, marks):

@@ -109,7 +109,8 @@ def blank_paper(
 ) -> np.ndarray: # Float h x w x 3, 0 to 1
     "Paper before anybody writes on it: colour, grain and lines"
     paper = np.full((*shape, 3), rng.uniform(.85, .97), np.float32)*[1, rng.uniform(.97, 1), rng.uniform(.9, 1)]
-    if has(kind, 'texture'): paper *= 1 - .1*smooth_noise(rng, shape, 3)[..., None] - .06*smooth_noise(rng, shape, 25)[..., None]
+    if has(kind, 'texture'):
+        paper *= 1 - .1*smooth_noise(rng, shape, 3)[..., None] - .06*smooth_noise(rng, shape, 25)[..., None]
     if kind == 'squared' or (kind == 'all' and rng.random() < .5):
         lines = np.maximum(rules(shape, 30, 1.6), rules(shape, 30, 1.6, True))*rng.uniform(.25, .6)
     elif has(kind, 'ruled'): lines = rules(shape, 102, 2)*rng.uniform(.4, .9)  # as far apart as `written` writes

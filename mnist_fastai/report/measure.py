@@ -86,7 +86,8 @@ def open_images(
         yield describe(path, ('testing',))['name'], path/'testing', {}
         return
     if extra := sorted(names - set(digits)):
-        raise ValueError(f"'{path}' has a folder '{extra[0]}', which is not a digit: expected pictures in folders 0 to 9")
+        raise ValueError(f"'{path}' has a folder '{extra[0]}', which is not a digit: "
+                         'expected pictures in folders 0 to 9')
     files, unread = image_files(path), {}
     with TemporaryDirectory() as tmp:
         for file in progress(files):
@@ -141,7 +142,7 @@ def digit_scores(
 def measure_model(
     opened:tuple, # (name, network, its `provenance`) from `open_model`
     data:str, folder:Path, unread:dict # What `open_images` yields
-) -> AttrDict: # name, about, learn, interp, temperature, files, images, labels, scores, probs, preds, right, wrong, facts
+) -> AttrDict: # name, about, learn, interp, temperature, files, images, labels, scores, probs, preds, right, wrong
     "Score a model on labelled images: `wrong` has the mistakes, worst first; `facts` is what `report.json` says"
     name, net, about = opened
     dls = test_dls(folder, about['config']['pixels'])
@@ -165,14 +166,16 @@ def measure_model(
     all_labels, all_preds = [*labels, *[int(file[0]) for file in unread]], [*preds, *[-1]*len(unread)]
     with learn.no_bar(): measured['facts'] = dict(
         name=name, data=data, unread=unread, accuracy=accuracy_interval(int(right.sum()), len(all_labels)),
-        by_digit=digit_scores(all_labels, all_preds), confusion=confusion_matrix(labels, preds, labels=range(10)).tolist(),
+        by_digit=digit_scores(all_labels, all_preds),
+        confusion=confusion_matrix(labels, preds, labels=range(10)).tolist(),
         confused=[(int(label), int(pred), int(n)) for label, pred, n in interp.most_confused()],
         mistakes=[dict(file=files[i], label=int(labels[i]), predicted=int(preds[i]),
                        probabilities=probs[i].round(6).tolist()) for i in wrong],
         temperature=measured.temperature, calibration=calibration(probs, labels),
         uncalibrated=calibration(softmax(scores, 1), labels), stress=stress_accuracy(learn),
-        milliseconds=dict(one=round(ms['one'], 4), among_many=round(ms['many']/len(xb), 4)), parameters=n_params(learn.model),
-        multiply_adds=multiply_adds(learn.model), made=about, measured_on=environment())
+        milliseconds=dict(one=round(ms['one'], 4), among_many=round(ms['many']/len(xb), 4)),
+        parameters=n_params(learn.model), multiply_adds=multiply_adds(learn.model), made=about,
+        measured_on=environment())
     return measured
 
 # %% ../../nbs/19a_report.measure.ipynb #90be3c0c

@@ -95,7 +95,7 @@ class ReportSection:
     "A part of the report, for one model or for two side by side"
     title:str
     text:str # How to read it
-    content:callable # From what `measure_model` returns to a matplotlib figure, HTML, or None if there is nothing to show
+    content:callable # From what `measure_model` returns to a figure, HTML, or None if there is nothing to show
     wide:bool=False # Two models one below the other?
 
     def html(self,
@@ -118,12 +118,12 @@ class ReportSection:
 # %% ../../nbs/19c_report.page.ipynb #3892c27d
 sections = dict(
     mistakes=ReportSection(
-        'The worst mistakes', 'Those whose label it finds least probable. Bars: the probability of each digit; green is '
-        'the label, red the prediction.', plot_mistakes, wide=True),
+        'The worst mistakes', 'Those whose label it finds least probable. Bars: the probability of each digit; green '
+        'is the label, red the prediction.', plot_mistakes, wide=True),
     confused=ReportSection('The most confused pairs', 'And some of the images.', plot_confused, wide=True),
     confusion=ReportSection(
-        'Confusion matrix', 'A row is a label, a column a prediction. The darker, the more mistakes; the diagonal is what '
-        'is right.', lambda measured: plot_confusion(measured.facts['confusion'])),
+        'Confusion matrix', 'A row is a label, a column a prediction. The darker, the more mistakes; the diagonal is '
+        'what is right.', lambda measured: plot_confusion(measured.facts['confusion'])),
     by_digit=ReportSection(
         'Each digit', 'Precision: of those that it calls a 3, how many are. Recall: of those that are a 3, how many it '
         'calls so. F1 is between the two, nearer the lower.', digit_table),
@@ -131,8 +131,9 @@ sections = dict(
         'How sure it is', 'If all is well, of the images with a probability of 90%, 90% are right, and the dots are on '
         'the diagonal; lines are 95% intervals.', plot_calibration, wide=True),
     stress=ReportSection(
-        'Untidy digits', 'The same images, after something has happened to them: slanted, thick, small, off the centre, '
-        'blurred, on a dirty page.', lambda measured: plot_stress_accuracy(measured.facts['stress'], measured.stress_low)),
+        'Untidy digits', 'The same images, after something has happened to them: slanted, thick, small, off the '
+        'centre, blurred, on a dirty page.',
+        lambda measured: plot_stress_accuracy(measured.facts['stress'], measured.stress_low)),
     filters=ReportSection(
         'What the first layer looks for', 'Its weights, as images: it responds where a picture looks like one.',
         lambda measured: plot_filters(measured.learn.model)),
@@ -169,8 +170,8 @@ def provenance_html(
 ) -> Div:
     "Say how a model was made"
     about = measured.about
-    lines = [f"Trained with: {about['command']}", f"on {about['data']['name']}. Its own test images were scored once, when "
-             f"it was made: {format_accuracy(about['metrics']['test'])}.", hardware_line(about['environment'])]
+    lines = [f"Trained with: {about['command']}", f"on {about['data']['name']}. Its own test images were scored once, "
+             f"when it was made: {format_accuracy(about['metrics']['test'])}.", hardware_line(about['environment'])]
     config = [(name, value) for name, value in about['config'].items() if value is not None]
     environment = [row for name, value in about['environment'].items()
                    for row in (value.items() if isinstance(value, dict) else [(name, value)])]

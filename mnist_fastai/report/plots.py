@@ -81,7 +81,8 @@ def plot_calibration(
                                (measured.facts['calibration'], 'C0', f'temperature {measured.temperature:g}')):
         bars = [accuracy_interval(round(acc*n), n)['interval'] for acc, n in zip(found.accuracy, found.images)]
         left.vlines(found.confidence, *zip(*bars), color=color, lw=1)
-        left.scatter(found.confidence, found.accuracy, 10, color=color, zorder=3, label=f'{name}: error {found.ece:.2%}')
+        left.scatter(found.confidence, found.accuracy, 10, color=color, zorder=3,
+                     label=f'{name}: error {found.ece:.2%}')
     left.set(xlabel='probability of the prediction', ylabel='share that is right', xlim=(0, 1.02), ylim=(0, 1.04))
     left.legend(loc='lower center', bbox_to_anchor=(.5, 1), ncols=2, fontsize=8, frameon=False)
     conf = measured.probs.max(1)
@@ -158,7 +159,8 @@ def plot_difference(
     for ax in axs.flat: ax.axis('off')
     for ax, i in zip(axs.flat, shown):
         ax.imshow(a.images[i], cmap='gray_r')
-        said = '\n'.join(f'{name}: {model.preds[i]} ({model.probs[i].max():.0%})' for name, model in (('A', a), ('B', b)))
+        said = '\n'.join(f'{name}: {model.preds[i]} ({model.probs[i].max():.0%})'
+                         for name, model in (('A', a), ('B', b)))
         color = {(True, False): 'C0', (False, True): 'C1'}.get((a.right[i], b.right[i]), 'gray')
         ax.set_title(f'{a.labels[i]}\n{said}', fontsize=8, color=color)
     fig.tight_layout(h_pad=.6)
