@@ -165,7 +165,7 @@ def test_a_checkpoint_runs_no_code(digits, tmp_path):
 
 
 @pytest.mark.fault('Ctrl-C or SIGTERM')
-@pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize('sign, code', [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 143, marks=only_full)])
 def test_stopped_it_says_how_to_go_on(sign, code, digits, tmp_path):
     process = start(['--recipe', 'simple', '--epochs', '100'], tmp_path, preexec_fn=listen_to_ctrl_c)
     next(line for line in process.stdout if line.startswith('epoch 2'))
@@ -252,6 +252,7 @@ def test_of_two_in_one_folder_one_is_refused(digits, tmp_path):
     assert len((tmp_path/'run'/'history.csv').read_text().splitlines()) == 6
 
 
+@only_full
 @pytest.mark.fault('two at once')
 def test_of_two_that_resume_one_is_refused(digits, tmp_path):
     whole = train('digits', 'simple:epochs=3', 1, out=tmp_path/'whole')

@@ -87,7 +87,7 @@ def test_one_worker_dies_and_one_comes_late_and_every_trial_is_there_once(cluste
 
 @pytest.mark.fault('trial or worker killed')
 @pytest.mark.parametrize('dies, says', [
-    ('os._exit(9)', 'its process ended with 9'),
+    pytest.param('os._exit(9)', 'its process ended with 9', marks=only_full),
     pytest.param('os.kill(os.getppid(), 9)', 'workers died while', marks=only_full)])
 def test_a_trial_that_kills_costs_only_itself(dies, says, cluster, digits, tmp_path):
     (tmp_path/'deadly').mkdir()

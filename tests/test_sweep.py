@@ -142,6 +142,7 @@ def test_nothing_is_proposed_that_is_not_possible(recipe, digits, tmp_path):
     assert s.sweep(recipe, 8, data='digits', train_size=150, out=tmp_path).trials == 8
 
 
+@only_full
 def test_many_begin_at_once_on_a_new_database_and_find_the_data_in_other_places(digits, tmp_path):
     shutil.copytree(digits, tmp_path/'copy')
     code = "import sys; from mnist_fastai.sweep import sweep; sweep('mlp:epochs=1', 6, ['lr'], sys.argv[1], " \
@@ -176,6 +177,7 @@ def postgres():
         pg('pg_ctl', 'stop', '-m', 'immediate')
 
 
+@only_full
 @pytest.mark.fault('trial or worker killed')
 def test_two_search_together_in_postgresql_and_one_is_killed(postgres, digits, tmp_path):
     def start(name):
