@@ -123,6 +123,7 @@ def test_a_worker_that_cannot_keep_the_data_says_so(cluster, digits, tmp_path, m
     with pytest.raises(ValueError, match='no_folder'): compare(['linear'], 'mine', 1, scheduler=cluster.address)
 
 
+@only_full
 @pytest.mark.fault('cluster without data, with other code, or gone')
 def test_a_worker_with_other_code_is_refused(cluster, digits, tmp_path):
     shutil.copytree(Path(mnist_fastai.__file__).parent, tmp_path/'other'/'mnist_fastai')

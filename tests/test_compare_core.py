@@ -136,6 +136,7 @@ def test_trained_on_all_there_is_no_validation_accuracy(tmp_path, digits, capsys
     assert 'validation' not in capsys.readouterr().out.split('| recipe |')[0]
 
 
+@only_full
 @pytest.mark.fault('two at once')
 def test_two_at_once_in_one_folder_lose_nothing(tmp_path, digits):
     args = [bin/'mnist-compare', '--data', 'digits', '--recipes', 'mlp:epochs=1, linear,', '--train-size', '200',
@@ -158,9 +159,10 @@ def test_a_trial_that_fails_is_reported_and_the_others_go_on(sh, tmp_path):
     assert len(list((tmp_path/'c'/'trials').iterdir())) == 3
 
 
+@only_full
 @pytest.mark.fault('Ctrl-C or SIGTERM')
 @pytest.mark.parametrize('sign, code, says', [
-    (signal.SIGINT, 1, 'interrupted'), pytest.param(signal.SIGTERM, 143, '', marks=only_full)])
+    (signal.SIGINT, 1, 'interrupted'), (signal.SIGTERM, 143, '')])
 def test_interrupted_it_goes_on_where_it_was(sign, code, says, tmp_path, digits, capsys):
     names = ['mlp:epochs=1', 'simple:epochs=30']
     args = [bin/'mnist-compare', '--data', 'digits', '--recipes', ','.join(names), '--seeds', '2',

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from conftest import only_full
 from safetensors.torch import load_file, save_file
 
 import mnist_fastai
@@ -76,7 +77,7 @@ def test_a_pretrained_network_reads_digits_it_has_never_seen(name, dls):
 
 
 @pytest.mark.mnist
-@pytest.mark.parametrize('name', names)
+@pytest.mark.parametrize('name', ['best', *(pytest.param(o, marks=only_full) for o in names if o != 'best')])
 def test_a_pretrained_network_scores_on_mnist_what_its_json_says(name):
     about = json.loads((pretrained/f'{name}.json').read_text())
     learn = mnist_learner(mnist_dls('mnist'), load_pretrained(name))
