@@ -1,6 +1,5 @@
 """Callbacks: a log for pipes, bfloat16, averaged weights, the last epochs without augmentation, a teacher."""
 import csv
-import random
 from copy import deepcopy
 
 import numpy as np
@@ -21,16 +20,6 @@ from mnist_fastai.learner import mnist_learner
 def learn(digits):
     set_seed(0, reproducible=True)
     return mnist_learner(mnist_dls(digits, bs=64))
-
-
-def state(learn):
-    "Everything that the finder could leave changed"
-    opt = deepcopy(learn.opt.state_dict()) if learn.opt else None
-    flat = [t for o in (opt or {}).get('state', []) for t in o.values() if isinstance(t, torch.Tensor)]
-    return ([p.clone() for p in learn.model.state_dict().values()], flat,
-            [h['lr'] for h in opt['hypers']] if opt else None,
-            torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(),
-            [dl.rng.getstate() for dl in learn.dls], learn.path, learn.model_dir, getattr(learn.recorder, 'lrs', None))
 
 
 def test_the_log_has_a_row_an_epoch_also_without_validation(digits, tmp_path, capsys):

@@ -7,6 +7,7 @@ __all__ = ['find_digit', 'find_digits', 'to_mnist']
 
 # %% ../../nbs/14i_pictures.finding.ipynb #77d498d0
 from collections import namedtuple
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -140,11 +141,15 @@ def page_layout(
     "Find the lines of a page, and which side of it is up"
     ink, scale, parts, height = look_for_all(grey, familiarity)
     if not parts: return None, 0
+    @cache
+    def view(angle):  # (from boxes in the picture turned back to boxes in `grey`; what is seen in it)
+        image, back = turn_back(grey, angle)
+        return back, look_for_all(image, familiarity)
     angle, others = page_angle(ink, scale, parts, familiarity)
     (lines, turned), certain = angle, not others
     if others:  # digits that lie on their side may come in pieces, so each side is looked at as if it were up
         def fits(angle):
-            ink, scale, parts, _ = look_for_all(turn_back(grey, angle)[0], familiarity)
+            _, (ink, scale, parts, _) = view(angle)
             return familiarity(np.stack([cut_out(ink, o, scale) for o in parts])) if parts else np.full(1, -np.inf)
         def wins(a, b):
             return a.mean() - b.mean() > errors*np.sqrt(a.var()/len(a) + b.var()/len(b)) if len(b) > 1 else True
@@ -155,8 +160,7 @@ def page_layout(
     missed = left_out_share(grey, ink, parts, height)
     if abs(turned) < much: turned, back = 0., lambda box: box
     else:
-        grey, back = turn_back(grey, turned)
-        ink, scale, parts, height = look_for_all(grey, familiarity)
+        back, (ink, scale, parts, height) = view(turned)
         if not parts: return None, 0
     digits = [Digit(tuple(part_box(o)*np.tile(scale, 2)), cut_out(ink, o, scale)) for o in parts]
     rows = group_lines(digits, height*scale[1], lines - turned)
