@@ -57,7 +57,8 @@ space:  ## put together what hosts the page as a Hugging Face Space, in build/sp
 lint: .venv/installed  ## check the style
 	$(BIN)/ruff check .
 
-test: lint test-package test-notebooks  ## run every test and every quick notebook
+test: export MNIST_FASTAI_OFFLINE ?= 1
+test: lint test-package test-notebooks  ## run every test and every quick notebook; downloads no data
 
 test-package: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal

@@ -20,6 +20,7 @@ users_data = Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data
 home = tempfile.TemporaryDirectory(prefix='mnist_fastai_tests_')
 os.environ['FASTAI_HOME'] = home.name
 os.environ['MPLBACKEND'] = 'Agg'
+os.environ['MNIST_FASTAI_OFFLINE'] = '1'  # no test downloads MNIST unasked
 
 full = 'FULL' in os.environ  # `make test-full`: more of what chance decides, and what takes long
 only_full = pytest.mark.skipif(not full, reason='takes long: make test-full')
@@ -92,8 +93,10 @@ def fresh_home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    "Every connection fails at once"
-    for name, value in offline.items(): monkeypatch.setenv(name, value)
+    "Every connection fails at once, and pip has nothing on disk"
+    monkeypatch.delenv('MNIST_FASTAI_OFFLINE')
+    for name, value in {**offline, 'PIP_CONFIG_FILE': os.devnull, 'PIP_NO_INDEX': '1', 'PIP_FIND_LINKS': ''}.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope='session')

