@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .reader import packaged
+from .utils import did_you_mean, refuse_url
 
 # %% ../nbs/13c_bundle.ipynb #d571c541
 def resolve_model(
@@ -18,6 +19,7 @@ def resolve_model(
 ) -> Path: # An ONNX file
     "The ONNX file of a model, exported now if a run has none; `ValueError` or `FileNotFoundError` if there is none"
     if str(model) in packaged: return packaged[str(model)]
+    refuse_url(model)
     path = Path(model).expanduser()
     if path.is_dir():
         if (file := path/'weights.onnx').exists(): return file
@@ -30,8 +32,8 @@ def resolve_model(
     if path.suffix in ('.safetensors', '.json', '.md'): path = path.with_suffix('.onnx')
     if path.suffix == '.onnx' and path.is_file(): return path
     if path.exists(): raise ValueError(f"'{model}' is not a model: expected the folder of a run, or an .onnx file")
-    raise FileNotFoundError(f"there is no model '{model}': expected {', '.join(packaged)}, the folder of a run, or an "
-                            '.onnx file')
+    raise FileNotFoundError(f"there is no model '{model}'{did_you_mean(model, packaged)}: expected "
+                            f"{', '.join(packaged)}, the folder of a run, or an .onnx file")
 
 # %% ../nbs/13c_bundle.ipynb #1829f016
 def load_model(
@@ -53,8 +55,9 @@ def load_model(
                          'own, say so with --trust (trust=True)')
     file = path.with_suffix('.safetensors')
     if file.is_file(): return file.stem, load_weights(file), read_json(file.with_suffix('.json'))
-    raise FileNotFoundError(f"there is no model '{model}': expected {', '.join(packaged)}, the folder of a run, or a "
-                            'file of a bundle with its .safetensors and .json')
+    raise FileNotFoundError(f"there is no model '{model}'{did_you_mean(model, packaged)}: expected "
+                            f"{', '.join(packaged)}, the folder of a run, or a file of a bundle with its "
+                            '.safetensors and .json')
 
 # %% ../nbs/13c_bundle.ipynb #cc325e7d
 def load_pickle(

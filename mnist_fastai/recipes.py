@@ -9,7 +9,7 @@ __all__ = ['recipes', 'bounded', 'Recipe', 'get_recipe', 'current_config']
 from dataclasses import asdict, dataclass, field, fields, replace
 from inspect import Parameter, signature
 
-from .utils import check_ranges, look_up
+from .utils import check_ranges, did_you_mean, look_up
 
 # %% ../nbs/06_recipes.ipynb #4f88c950
 def bounded(
@@ -94,8 +94,8 @@ def parse_changes(
         name, equals, value = pair.partition('=')
         name = renamed_fields.get(name, name)
         if not equals or name not in field_types:
-            raise ValueError(f"cannot read '{pair}': expected name:field=value, with a field of "
-                             f"{', '.join(field_types)}")
+            raise ValueError(f"cannot read '{pair}'{did_you_mean(name, field_types)}: expected name:field=value, "
+                             f"with a field of {', '.join(field_types)}")
         try: changes[name] = field_types[name](value)
         except ValueError: raise ValueError(f"{name}='{value}' is not a valid {field_types[name].__name__}") from None
     return changes
@@ -124,7 +124,8 @@ def get_recipe(
     recipe = look_up('recipe', base, recipes)
     given = {renamed_fields.get(k, k): v for k, v in changes.items() if v is not None}
     if wrong := [o for o in given if o not in field_types]:
-        raise TypeError(f"a recipe has no field '{wrong[0]}': expected one of {', '.join(field_types)}")
+        raise TypeError(f"a recipe has no field '{wrong[0]}'{did_you_mean(wrong[0], field_types)}: expected one of "
+                        f"{', '.join(field_types)}")
     new = parse_changes(pairs) | given
     if unused := [o for o in new if getattr(recipe, o) is None]:
         raise ValueError(f'{base} is fitted in one piece: it has no {unused[0]}')

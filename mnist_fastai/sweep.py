@@ -23,7 +23,9 @@ from .data.sources import mnist_path, portable_source
 from .learner import recipe_learner
 from .models import n_params
 from .train import DivergedError, fit, make_config, open_data
-from .utils import atomic_file, check_installed, check_ranges, look_up, save_plot, write_json
+from mnist_fastai.utils import (
+    atomic_file, check_installed, check_ranges, look_up, markdown_table, save_plot, text_table, write_json
+)
 
 # %% ../nbs/17_sweep.ipynb #f051bcb2
 def search_space(
@@ -147,6 +149,17 @@ def sweep_table(
                     **{'as_it_was': False, **trial.user_attrs}, **trial.params)
     return pd.DataFrame([row(o) for o in trials])
 
+def best_trials_table(
+    trials:pd.DataFrame, # From `sweep_table`
+    table=markdown_table, # Or `text_table`
+    most:int=None # Rows, default all
+) -> str: # Markdown, or text for a terminal
+    "Write the trials that came to their end for people, the best first"
+    rows = trials[~trials.stopped].sort_values('valid_loss')[:most]
+    return table(['recipe', 'validation loss', 'accuracy %', 'epochs', 'seconds'],
+                 [[f'`{o.recipe}`', f'{o.valid_loss:.4f}', f'{100*o.accuracy:.2f}', o.epochs, f'{o.seconds:.1f}']
+                  for o in rows.itertuples()])
+
 # %% ../nbs/17_sweep.ipynb #4e1c8af3
 def log_ticks(
     axis, # Of matplotlib
@@ -212,7 +225,7 @@ def write_sweep(
     space:dict, # From `search_space`
     out:Path # The folder of the search
 ) -> AttrDict: # As `sweep`
-    "Write `best.json`, `trials.csv`, `search.png` and `epochs.png`; `ValueError` if no trial was trained to its end"
+    "Write `best.json`, `trials.csv`, `trials.md`, `search.png`, `epochs.png`; `ValueError` if no trial ended"
     from optuna.importance import get_param_importances
     trials = sweep_table(ended_trials(study))
     whole = trials[~trials.stopped]
@@ -225,10 +238,11 @@ def write_sweep(
                  seconds=round(float(trials.seconds.sum()), 1))
     write_json(out/'best.json', found)
     with atomic_file(out/'trials.csv', 'w', newline='') as f: trials.to_csv(f, index=False)
+    with atomic_file(out/'trials.md', 'w', encoding='utf-8') as f: f.write(best_trials_table(trials) + '\n')
     weights = get_param_importances(study) if len(whole) > 3 else {}
     save_plot(out/'search.png', plot_search(trials, {k: v for k, v in space.items() if k in trials}, weights))
     save_plot(out/'epochs.png', plot_epochs(ended_trials(study), best))
-    return AttrDict(found, path=out)
+    return AttrDict(found, path=out, ranking=best_trials_table(trials, text_table, 5))
 
 # %% ../nbs/17_sweep.ipynb #a5e63537
 def sweep(
@@ -241,7 +255,7 @@ def sweep(
     storage:str=None, # A database, such as postgresql+psycopg://USER@HOST/NAME; default `study.db` in `out`
     out:str|Path='runs/sweep', # The folder of the search
     alive:int=60 # Seconds between two signs of life
-) -> AttrDict: # What `best.json` says (recipe, valid_loss, accuracy, ...), and path
+) -> AttrDict: # What `best.json` says (recipe, valid_loss, accuracy, ...), path, and the ranking as text
     "Search better settings of a recipe on validation images; `ValueError` if one is not possible or no trial ends"
     check_installed('optuna', 'search by hand with mnist-compare')
     from optuna.exceptions import StorageInternalError
@@ -277,11 +291,14 @@ def sweep_summary(
     whole, args = found.trials - found.stopped, ['--recipes', f'{found.began_with},{found.recipe}', '--seeds', 5]
     for name in ('data', 'train_size', 'valid_size'):
         if found[name] is not None: args += [f"--{name.replace('_', '-')}", found[name]]
-    command = shlex.join(['mnist-compare', *map(str, args)])
-    return (f"\nbest       validation loss {found.valid_loss:.4f}, accuracy {found.accuracy:.2%}; "
-            f"{found.began_with} itself {f'{before:.4f}' if before else 'did not end'}\n"
+    next_step = f"is it more than luck? {shlex.join(['mnist-compare', *map(str, args)])}"
+    if before is not None and found.valid_loss >= before:
+        next_step = f'nothing was better than {found.began_with} itself: try more --trials, or --vary something else'
+    return (f"\n{found.ranking}\n\n"
+            f"best       validation loss {found.valid_loss:.4f}, accuracy {found.accuracy:.2%}; "
+            f"{found.began_with} itself {'did not end' if before is None else f'{before:.4f}'}\n"
             f"recipe     {found.recipe}\n"
             f"cost       {found.trials} trials ({whole} whole, {found.stopped} stopped early), {found.epochs} epochs, "
             f"{found.seconds:.0f} s of training\n"
             f"files      {found.path}/: {files}\n"
-            f"next       is it more than luck? {command}")
+            f"next       {next_step}")

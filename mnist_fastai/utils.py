@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/00_utils.ipynb #bbed7f6e
 import io, json, os, shutil, sys, tempfile, time
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,16 +70,30 @@ def save_plot(
     plt.close(fig)
 
 # %% ../nbs/00_utils.ipynb #c39fa4b2
+def did_you_mean(
+    name:str, # What somebody wrote
+    options # What can be written
+) -> str: # Empty if nothing is like it
+    "Suggest the option that looks most like a name"
+    return ''.join(f" (did you mean '{o}'?)" for o in get_close_matches(str(name), options, 1))
+
 def look_up(
     kind:str, # What the options are, for the message
     name:str, # The key that somebody asked for
     options:dict # All keys that exist
 ): # `options[name]`
-    "Look up a name given by a person; the `ValueError` lists the options"
+    "Look up a name given by a person; the `ValueError` suggests one, and lists all"
     if name in options: return options[name]
-    raise ValueError(f"there is no {kind} '{name}': expected one of {', '.join(options)}")
+    raise ValueError(f"there is no {kind} '{name}'{did_you_mean(name, options)}: expected one of {', '.join(options)}")
 
 # %% ../nbs/00_utils.ipynb #bccf0be0
+def refuse_url(
+    name # What should be a file or a folder
+):
+    "Raise `ValueError` for an address on the internet"
+    if not str(name).startswith(('http:/', 'https:/')): return  # a `Path` has one / of the two
+    raise ValueError(f"'{name}' is a URL: download it first, and give the name of the file")
+
 def check_ranges(
     **numbers # name -> (value, smallest possible value), and optionally a bound that it must stay below
 ):
@@ -128,3 +143,12 @@ def markdown_table(
     "Format a Markdown table, with numbers aligned right"
     lines = [titles, ['---'] + ['---:']*(len(titles) - 1), *rows]
     return '\n'.join(f"| {' | '.join(map(str, row))} |" for row in lines)
+
+def text_table(
+    titles:list, rows:list # As `markdown_table` takes them
+) -> str: # Lines
+    "Format a table for a terminal: columns of one width, without Markdown's backticks"
+    cells = [[str(cell).strip('`') for cell in row] for row in [titles, *rows]]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return '\n'.join('  '.join(f'{cell:{">" if i else "<"}{width}}' for i, (cell, width) in enumerate(zip(row, widths)))
+                     for row in cells)

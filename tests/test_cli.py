@@ -36,13 +36,14 @@ def test_help_waits_for_no_import(sh):
 def test_the_command_and_the_function_take_the_same():
     def plain(f): return {k: (v.default, v.annotation) for k, v in inspect.signature(f).parameters.items()}
     options = plain(cli.mnist_train)
-    assert options.pop('list') and options.pop('resume') and options == plain(train)
+    for name in ('list', 'resume', 'offline', 'version'): assert options.pop(name)
+    assert options == plain(train)
 
 
 def test_the_finders_command_takes_what_its_function_takes():
     from mnist_fastai.pictures.finder import train_finder
     def plain(f): return {k: v.default for k, v in inspect.signature(f).parameters.items()}
-    assert plain(cli.mnist_train_finder) == plain(train_finder)
+    assert plain(cli.mnist_train_finder) == plain(train_finder) | dict(offline=False, version='')
 
 
 def test_commands_and_the_page_reject_the_same():
@@ -71,6 +72,15 @@ def test_predicting_in_another_process_and_folder(trained, sh, tmp_path, digits)
     rows = [o.split() for o in done.stdout.splitlines()]
     assert [r[0] for r in rows] == files
     assert sum(r[1] == str(i) for i, r in enumerate(rows)) >= 9
+
+
+def test_a_folder_stands_for_the_pictures_in_it(sh, tmp_path, digits):
+    for digit in (3, 7): shutil.copytree(digits/'testing'/str(digit), tmp_path/'scans'/str(digit))
+    (tmp_path/'scans'/'notes.txt').touch()
+    done = sh('mnist-predict', 'scans', '--csv')
+    assert done.returncode == 0, done.stderr
+    files = [row.split(',')[0] for row in done.stdout.splitlines()[1:]]
+    assert files == sorted(str(o.relative_to(tmp_path)) for o in (tmp_path/'scans').rglob('*.png'))
 
 
 def test_auto_without_mnist_says_so_before_and_after(sh, tmp_path):
@@ -154,6 +164,12 @@ mistakes = {
     'no such model':      (['mnist-predict', 'grey.png', '--model', 'vgg'], "there is no model 'vgg': expected best"),
     'no model':           (['mnist-predict', 'grey.png', '--model', 'note.txt'], "'note.txt' is not a model"),
     'no such image':      (['mnist-predict', 'no.png'], "No such file or directory: 'no.png'"),
+    'a URL to read':      (['mnist-predict', 'https://a.org/3.png'], "'https://a.org/3.png' is a URL: download it"),
+    'a URL to train on':  (['mnist-train', '--data', 'https://a.org/d.tgz'], "'https://a.org/d.tgz' is a URL"),
+    'an empty folder':    (['mnist-read', 'folder'], "'folder' is a folder without pictures"),
+    'a typing error':     (['mnist-train', '--data', 'digits', '--recipe', 'simpel'], "(did you mean 'simple'?)"),
+    'an old word':        (['mnist-train', '--recipe', 'simple:epoch=3'], "(did you mean 'epochs'?)"),
+    'another model':      (['mnist-evaluate', 'tinny'], "there is no model 'tinny' (did you mean 'tiny'?)"),
     'no image':           (['mnist-predict', 'note.txt'], "'note.txt' is not a picture: expected PNG"),
     'no ink':             (['mnist-predict', 'grey.png'], 'there is no digit in this picture'),
     'no page':            (['mnist-read', 'grey.png'], 'there is no digit in this picture'),

@@ -111,7 +111,9 @@ def test_an_edited_recipe_is_another_one(tmp_path, digits, monkeypatch, capsys):
 @pytest.mark.parametrize('names', [['linear'], ['linear', 'knn'], ['mlp:epochs=1']])
 def test_few_recipes_are_enough(names, tmp_path, digits):
     found = compare(names, 'digits', 1, [200], jobs=1, out=tmp_path)
-    assert set(found.board.recipe) == set(names) and all(f'`{o}`' in comparison_summary(found) for o in names)
+    said, file = comparison_summary(found), (tmp_path/'leaderboard.md').read_text()
+    assert set(found.board.recipe) == set(names) and all(o in said and f'`{o}`' in file for o in names)
+    assert '|' not in said and '`' not in said  # Markdown is for files
     assert (tmp_path/'learning_curves.png').exists() == ('mlp:epochs=1' in names)
     assert len(pd.read_csv(tmp_path/'pairs.csv')) == len(names) - 1
 

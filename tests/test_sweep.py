@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import full, listen_to_ctrl_c, only_full
+from fastcore.basics import AttrDict
 from PIL import Image
 
 from mnist_fastai import sweep as s
@@ -43,7 +44,6 @@ def test_the_best_trial_is_a_recipe_to_paste(searched, digits, tmp_path):
     assert best['valid_loss'] <= best['valid_loss_before'] == pytest.approx(trials.valid_loss[0])
     assert best['epochs'] == trials.epochs.sum() and best['stopped'] == trials.stopped.sum()
     assert f"recipe     {best['recipe']}\n" in said
-    assert f"mnist-compare --recipes simple:epochs=2,{best['recipe']} --seeds 5 --data digits --valid-size 5000" in said
     valid = train('digits', best['recipe'], out=tmp_path/'run').metrics['valid']
     assert valid['accuracy'] == pytest.approx(best['accuracy'], abs=1e-6)
     for name in ('search', 'epochs'): assert min(Image.open(out/f'{name}.png').size) > 200
@@ -200,3 +200,15 @@ sweep('mlp:epochs=8', 8, ['lr', 'bs'], 'digits', storage='{postgres}', out='{nam
     assert len(trials) == 8 and trials.trial.is_unique and not trials.recipe.duplicated().any()
     states = [o.state.name for o in study.trials]
     assert states.count('COMPLETE') + states.count('PRUNED') == 8
+
+
+def test_a_search_that_found_nothing_better_says_so(tmp_path, digits):
+    found = s.sweep('mlp:epochs=1', 1, ['lr'], 'digits', out=tmp_path)
+    assert found.valid_loss == found.valid_loss_before
+    said = s.sweep_summary(found)
+    assert 'nothing was better than mlp:epochs=1 itself' in said and 'mnist-compare' not in said
+    assert (tmp_path/'trials.md').read_text().startswith('| recipe | validation loss |')
+    assert '|' not in said.splitlines()[1]
+    better = AttrDict(found, recipe='mlp:epochs=1:lr=0.02', valid_loss=found.valid_loss/2)
+    assert ('mnist-compare --recipes mlp:epochs=1,mlp:epochs=1:lr=0.02 --seeds 5 --data digits --valid-size 5000'
+            in s.sweep_summary(better))

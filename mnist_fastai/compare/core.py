@@ -19,7 +19,7 @@ from ..data.cache import describe
 from ..data.sources import mnist_path, portable_source
 from ..tracking import check_tracker
 from ..train import make_config
-from ..utils import atomic_file, check_installed, check_ranges, read_json, save_plot
+from ..utils import atomic_file, check_installed, check_ranges, read_json, save_plot, text_table
 
 # %% ../../nbs/16e_compare.core.ipynb #0bc26d30
 def finished_trials(
@@ -86,7 +86,7 @@ def comparison_summary(
     found:dict # From `compare`
 ) -> str: # Some lines
     "Sum up a comparison: the leaderboard, the pairs within the noise, the failed trials and the files"
-    pairs, lines = found.pairs, ['', leaderboard_table(found.board), '']
+    pairs, lines = found.pairs, ['', leaderboard_table(found.board, text_table), '']
     if len(pairs):
         alike = pairs[~pairs.larger_than_noise]
         lines.append(f'{len(pairs) - len(alike)} of {len(pairs)} pairs differ by more than noise.')

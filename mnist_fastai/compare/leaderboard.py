@@ -64,8 +64,9 @@ def format_mean_std(
     return '–' if pd.isna(mean) else f'{100*mean:.2f}' + ('' if pd.isna(std) else f' ± {100*std:.2f}')
 
 def leaderboard_table(
-    board:pd.DataFrame # From `leaderboard`, or as `leaderboard.csv` holds it
-) -> str: # Markdown
+    board:pd.DataFrame, # From `leaderboard`, or as `leaderboard.csv` holds it
+    table=markdown_table # Or `text_table`
+) -> str: # Markdown, or text for a terminal
     "Write a leaderboard for people: accuracies in percent, mean ± standard deviation over seeds"
     names = ['recipe', 'images', 'parameters', 'multiply-adds', 'epochs', 'seconds', 'seeds', 'validation %', 'test %',
              'stress %', 'worst %']
@@ -76,7 +77,7 @@ def leaderboard_table(
         rows.append([f'`{row.recipe}`', f'{row.train_images:,}', f'{row.parameters:,}', f'{row.multiply_adds:,}',
                      epochs, seconds, seeds, *(format_mean_std(row, o) for o in ('valid', 'test', 'stress', 'worst'))])
     used = [i for i, column in enumerate(zip(*rows)) if set(column) != {'–'}]
-    return markdown_table([names[i] for i in used], [[row[i] for i in used] for row in rows])
+    return table([names[i] for i in used], [[row[i] for i in used] for row in rows])
 
 # %% ../../nbs/16c_compare.leaderboard.ipynb #a8c1eb23
 def correct_predictions(

