@@ -119,7 +119,7 @@ def time_all(
 
 # %% ../nbs/18_bench.ipynb #3a69d79b
 def use_threads(
-    threads:int=None # 1 to 1,024; default as PyTorch chooses
+    threads:int|None=None # 1 to 1,024; default as PyTorch chooses
 ):
     "Set the threads of PyTorch; `ValueError` for an impossible number"
     if threads is None: return
@@ -133,7 +133,7 @@ def bench(
     bs:int=128, # Images per batch
     epochs:int=1, # Epochs per run
     runs:int=3, # Runs of each
-    threads:int=None # Threads of PyTorch, default as it chooses
+    threads:int|None=None # Threads of PyTorch, default as it chooses
 ) -> dict: # Settings, environment, and seconds per epoch: median, min, max, and as a multiple of the bare loop's
     "Time an epoch of training and validation, three ways"
     check_ranges(bs=(bs, 1), epochs=(epochs, 1), runs=(runs, 1))

@@ -25,7 +25,7 @@ class EpochLog(Callback):
     "Keep what the `Recorder` says of each epoch: as `rows`, in a CSV file, and as a line where nobody sees a bar"
     order, keep = 55, ('rows', 'spent')  # after Recorder, before ProgressCallback
     spent = 0.  # Seconds in this epoch
-    def __init__(self, file:str|Path=None, lines:bool=True): self.file, self.lines, self.rows = file, lines, []
+    def __init__(self, file:str|Path|None=None, lines:bool=True): self.file, self.lines, self.rows = file, lines, []
 
     def before_epoch(self): self.started = time.perf_counter() - self.spent
     def after_batch(self): self.spent = time.perf_counter() - self.started

@@ -64,7 +64,7 @@ class Checkpoint(Callback):
     order = 70  # after all that a batch or an epoch leaves behind
     asked = None  # the signal that asks to stop
     def __init__(self,
-        file:str|Path=None # Default `checkpoint.pt` in the learner's folder
+        file:str|Path|None=None # Default `checkpoint.pt` in the learner's folder
     ): self.file = file
 
     def before_fit(self):

@@ -75,7 +75,7 @@ def train_command(
 # %% ../nbs/13b_export.ipynb #38fd543b
 def provenance(
     run:Path, # A run directory
-    chosen:Path=None # A run of the same recipe that kept validation images
+    chosen:Path|None=None # A run of the same recipe that kept validation images
 ) -> dict: # command, config, data, metrics, environment, use (metadata for ONNX), and chosen, the metrics of that run
     "Where weights come from"
     config, metrics, env = (read_json(run/f'{name}.json') for name in ('config', 'metrics', 'environment'))
@@ -152,9 +152,9 @@ free_fields = 'recipe', 'seed', 'valid_size', 'teacher'
 
 # %% ../nbs/13b_export.ipynb #505fee62
 def export_weights(
-    run:str|Path=None, # As `find_run` takes it
-    out:str|Path=None, # The files without their suffix, default `weights` in the run directory
-    chosen:str|Path=None # A run of the same recipe that kept validation images, if this one trained on all
+    run:str|Path|None=None, # As `find_run` takes it
+    out:str|Path|None=None, # The files without their suffix, default `weights` in the run directory
+    chosen:str|Path|None=None # A run of the same recipe that kept validation images, if this one trained on all
 ) -> list: # Of five paths: `.safetensors`, `.onnx`, `.json`, `.md` and `.pkl`
     "Write what a run has learned, each file whole or not at all; `ValueError` if the run did not train a network"
     run, chosen = find_run(run), find_run(chosen) if chosen else None

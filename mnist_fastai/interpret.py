@@ -89,7 +89,7 @@ def plot_feature_maps(
 def class_activation_map(
     model:nn.Module, # Of `archs`
     xb:torch.Tensor, # `float32` n x 1 x 28 x 28, as the model takes them
-    digits:torch.Tensor=None # `int64` n, the digits to find evidence for; default the predicted ones
+    digits:torch.Tensor|None=None # `int64` n, the digits to find evidence for; default the predicted ones
 ) -> torch.Tensor: # `float32` n x 28 x 28, 0 to 1; None if the model has no maps of at least 4 x 4
     "Map the evidence for a digit: HiResCAM (Draelos and Carin, 2020) of the last layer that is fine enough"
     layers = [o for o in model.modules() if isinstance(o, (nn.ReLU, nn.SiLU))]
@@ -106,7 +106,7 @@ def class_activation_map(
 def plot_class_activation(
     model:nn.Module, # Of `archs`
     xb:torch.Tensor, # `float32` n x 1 x 28 x 28, as the model takes them
-    digits:torch.Tensor=None # As `class_activation_map` takes them
+    digits:torch.Tensor|None=None # As `class_activation_map` takes them
 ): # A matplotlib figure; None if there is no map
     "Show digits, and over each in colour the evidence for the prediction"
     if (cam := class_activation_map(model, xb, digits)) is None: return

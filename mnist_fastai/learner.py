@@ -124,7 +124,7 @@ def same_randomness(
 # %% ../nbs/09_learner.ipynb #40c29513
 def find_lr(
     learn:Learner, # Stays as it is
-    plot:str|Path=None, # A PNG to write, besides showing the plot
+    plot:str|Path|None=None, # A PNG to write, besides showing the plot
     num_it:int=100, # Batches to try
     suggest_funcs:tuple=(SuggestionMethod.Valley, SuggestionMethod.Slide), # As `Learner.lr_find` takes them
     **kwargs # `start_lr`, `end_lr` and `stop_div` of `Learner.lr_find`
@@ -193,7 +193,7 @@ def seeded_dls(
 def recipe_learner(
     dls:DataLoaders, # From `seeded_dls`
     recipe, # A `Recipe`, or a configuration with its fields
-    path:Path=None # The run directory
+    path:Path|None=None # The run directory
 ) -> Learner: # In mixed precision (bfloat16) on a GPU
     "The untrained learner of a recipe"
     learn = mnist_learner(dls, build_model(recipe.arch, recipe.width or 1), opt_func=opts[recipe.opt or 'adam'],

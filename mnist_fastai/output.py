@@ -60,7 +60,7 @@ def print_rows(
 def draw_and_check(
     rows:list, # As `print_rows` takes them
     drawn:list, # As `draw_predictions` takes it
-    show:str=None # A PNG to write
+    show:str|None=None # A PNG to write
 ):
     "Draw answers into a PNG; `ValueError` if a picture could not be read"
     if show:

@@ -24,7 +24,7 @@ from .utils import save_plot
 
 # %% ../nbs/10b_runs.ipynb #29f94896
 def new_run_folder(
-    out:str|Path=None, # The folder, default a new one under `runs/`
+    out:str|Path|None=None, # The folder, default a new one under `runs/`
     name:str='run' # What its name ends in, after the time
 ) -> Path: # `out`, or a folder that was not there before
     "Create the folder of a run"
@@ -128,7 +128,7 @@ def run_summary(
 
 # %% ../nbs/10b_runs.ipynb #18b8b517
 def find_run(
-    run:str|Path=None, # A run directory, default the newest finished one
+    run:str|Path|None=None, # A run directory, default the newest finished one
     folder:str|Path='runs' # Where to look for the newest
 ) -> Path: # The run directory
     "A finished run: the one that is named, or the newest"
@@ -143,7 +143,7 @@ def find_run(
 
 # %% ../nbs/10b_runs.ipynb #68ac7448
 def load_run(
-    run:str|Path=None # As `find_run` takes it, or a `.pkl`
+    run:str|Path|None=None # As `find_run` takes it, or a `.pkl`
 ) -> Learner: # On the CPU, ready for `predict`
     "The exported learner of a run. A `.pkl` is code: load only your own"
     file = Path(run).expanduser() if str(run).endswith('.pkl') else find_run(run)/'learner.pkl'

@@ -152,7 +152,7 @@ def sweep_table(
 def best_trials_table(
     trials:pd.DataFrame, # From `sweep_table`
     table=markdown_table, # Or `text_table`
-    most:int=None # Rows, default all
+    most:int|None=None # Rows, default all
 ) -> str: # Markdown, or text for a terminal
     "Write the trials that came to their end for people, the best first"
     rows = trials[~trials.stopped].sort_values('valid_loss')[:most]
@@ -251,8 +251,8 @@ def sweep(
     vary:list=('lr', 'bs', 'width', 'augment', 'wd'), # What to change
     data:str='auto', # As `mnist_path` takes it
     seed:int=42, # Of the weights and the order of the images, the same for all trials
-    train_size:int=None, valid_size:int=5000, # As `train` takes them
-    storage:str=None, # A database, such as postgresql+psycopg://USER@HOST/NAME; default `study.db` in `out`
+    train_size:int|None=None, valid_size:int=5000, # As `train` takes them
+    storage:str|None=None, # A database, such as postgresql+psycopg://USER@HOST/NAME; default `study.db` in `out`
     out:str|Path='runs/sweep', # The folder of the search
     alive:int=60 # Seconds between two signs of life
 ) -> AttrDict: # What `best.json` says (recipe, valid_loss, accuracy, ...), path, and the ranking as text

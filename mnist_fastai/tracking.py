@@ -44,7 +44,7 @@ trackers = dict(tensorboard=tensorboard, wandb=wandb)
 
 # %% ../nbs/10a_tracking.ipynb #83dfd86f
 def check_tracker(
-    log:str=None # A key of `trackers`, or None
+    log:str|None=None # A key of `trackers`, or None
 ):
     "`ValueError` if there is no such tracker, or it is not installed"
     if log is None: return

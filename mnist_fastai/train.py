@@ -42,7 +42,7 @@ from .weights import load_pretrained
 def make_config(
     data:str, # As `mnist_path` takes it
     recipe:str, # As `get_recipe` takes it
-    seed:int, train_size:int=None, valid_size:int=5000, split_seed:int=42, # As `train` takes them
+    seed:int, train_size:int|None=None, valid_size:int=5000, split_seed:int=42, # As `train` takes them
     **changes # To `get_recipe`
 ) -> AttrDict: # All fields of the recipe, and data, recipe, seed, train_size, valid_size and split_seed
     "Check everything that `train` was asked for; `ValueError` for what is not possible"
@@ -166,8 +166,8 @@ def resume_hint(
 # %% ../nbs/11_train.ipynb #133d03b8
 def run_config(
     config:dict, # From `make_config`
-    out:str=None, # The run directory
-    log:str=None, # A key of `trackers`
+    out:str|None=None, # The run directory
+    log:str|None=None, # A key of `trackers`
     cbs:list=(), # More callbacks
     resumed:bool=False # Does `out` hold the beginning of this run?
 ) -> AttrDict: # path, config, metrics and learn
@@ -204,11 +204,11 @@ def train(
     data:str='auto', # As `mnist_path` takes it
     recipe:str='simple', # A key of `recipes`; what follows it in this list changes it
     seed:int=42, # Of the weights and the order of the images
-    train_size:int=None, # Images to train on, stratified; default all that are not for validation
+    train_size:int|None=None, # Images to train on, stratified; default all that are not for validation
     valid_size:int=5000, # Images for validation, at most a fifth; 0: train on all, with settings chosen before
     split_seed:int=42, # Which images are for validation
-    log:str=None, # Where to track the epochs as well: tensorboard or wandb
-    out:str=None, # The run directory, default a new one under `runs/`
+    log:str|None=None, # Where to track the epochs as well: tensorboard or wandb
+    out:str|None=None, # The run directory, default a new one under `runs/`
     **kwargs
 ) -> AttrDict: # path, config, metrics and learn
     "Train a recipe, score it once on the test set, and record everything"
@@ -219,7 +219,7 @@ def train(
 # %% ../nbs/11_train.ipynb #6b0cd1aa
 def resume(
     run:str|Path, # Its folder
-    log:str=None # As `train` takes it
+    log:str|None=None # As `train` takes it
 ) -> AttrDict: # path, config, metrics and learn
     "Continue an interrupted run from its last checkpoint; `ValueError` if there is nothing left to do"
     run = Path(run).expanduser()

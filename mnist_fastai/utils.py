@@ -120,7 +120,7 @@ def is_interactive() -> bool: # True in a terminal or a notebook
 # %% ../nbs/00_utils.ipynb #21c7b25f
 def progress(
     items, # What to iterate over; it has a length
-    n:int=None # How many images that is; default: one per item
+    n:int|None=None # How many images that is; default: one per item
 ): # An iterator over `items`
     "Show a progress bar for work on more than 5,000 images"
     if not is_interactive() or (n or len(items)) <= 5000: return items

@@ -26,7 +26,7 @@ def bench_augment(
     data:str='auto', # As `mnist_path` takes it
     arch:str='simple_cnn', # A key of `archs`
     bs:int=128, # Images per batch
-    threads:int=None, # Threads of PyTorch, default as it chooses
+    threads:int|None=None, # Threads of PyTorch, default as it chooses
     times:int=200 # Batches
 ) -> dict: # Settings, environment, and milliseconds per batch: of a training step, and of each augmentation
     "Time the augmentation of a batch and a training step with it"

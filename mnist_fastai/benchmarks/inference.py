@@ -26,7 +26,7 @@ from ..weights import load_pretrained
 def bench_inference(
     data:str='auto', # As `mnist_path` takes it
     runs:int=5, # Of the long ones; the short ones run a hundred times as often
-    threads:int=None, # Threads of PyTorch and ONNX Runtime, default as they choose
+    threads:int|None=None, # Threads of PyTorch and ONNX Runtime, default as they choose
     model:str='best' # A network of the package
 ) -> dict: # Settings, environment, and milliseconds of each
     "Time reading, from one image to ten thousand and to a whole command"

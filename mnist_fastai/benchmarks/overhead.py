@@ -17,7 +17,7 @@ from ..utils import check_ranges, markdown_table
 def bench_overhead(
     data:str='auto', # As `mnist_path` takes it
     runs:int=5, # Epochs of each
-    threads:int=None, # Threads of PyTorch, default as it chooses
+    threads:int|None=None, # Threads of PyTorch, default as it chooses
     sizes:tuple=(32, 128, 512) # Batch sizes
 ) -> dict: # Settings, environment, and for each network and batch size the seconds per epoch
     "Time an epoch through the `Learner` and through a bare loop"

@@ -103,7 +103,7 @@ racers = {'fastai as documented, `simple_cnn`, 3 epochs': (race_documented, 3, d
 def bench_race(
     data:str='auto', # As `mnist_path` takes it
     runs:int=5, # Seeds of `fast`; of the others no more than 5, of fastai as documented no more than 3
-    threads:int=None # Threads of PyTorch, default as it chooses
+    threads:int|None=None # Threads of PyTorch, default as it chooses
 ) -> dict: # Settings, environment, and for each way the seconds and the test accuracies
     "Time to 99%: seeds 1, 2, ... of each way in turn"
     check_ranges(runs=(runs, 1))

@@ -33,7 +33,7 @@ from ..utils import markdown_table
 # %% ../../nbs/18d_benchmarks.scale.ipynb #5cc92579
 def use_folder(
     path:Path, # An image folder
-    threads:int=None # Threads of PyTorch, default as it chooses
+    threads:int|None=None # Threads of PyTorch, default as it chooses
 ) -> dict: # Images; seconds to decode all PNGs, to open their cache, for `DataLoaders`, of epochs, also with 1 thread
     "Do what is done with a data set, for the first time and again, in a new process; the epochs are of `fast`"
     use_threads(threads)
@@ -78,7 +78,7 @@ def peak_memory() -> int: # Bytes; 0 on Windows, which does not count it
 def bench_scale(
     data:str='auto', # As `mnist_path` takes it
     copies:tuple=(1, 2, 4, 10), # Times the training images
-    threads:int=None # Threads of PyTorch, default as it chooses
+    threads:int|None=None # Threads of PyTorch, default as it chooses
 ) -> dict: # Environment, and for each size what `use_folder` gives
     "Time and memory for more and more images; works in a temporary folder, 4 GB for ten times MNIST"
     path, rows, n = mnist_path(data), [], 1

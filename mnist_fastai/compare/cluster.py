@@ -40,8 +40,8 @@ def answer_request():
 def run_on_worker(
     config:dict, # From `make_config`
     name:str, # Of the trial
-    archive:str=None, # The data, a file in the worker's folder; default: they should be where `config` says
-    log:str=None # As `train` takes it
+    archive:str|None=None, # The data, a file in the worker's folder; default: they should be where `config` says
+    log:str|None=None # As `train` takes it
 ) -> dict: # What `answer_request` wrote, files: path -> bytes, and worker
     "Run a trial in a process of its own, on a Dask worker"
     from distributed import get_worker
@@ -100,7 +100,7 @@ def run_on_cluster(
     trials:dict, # folder -> `make_config`
     path:Path, info:dict, # The data, and what `describe` says of them
     scheduler:str, # tcp://HOST:PORT
-    log:str=None # As `train` takes it
+    log:str|None=None # As `train` takes it
 ) -> list: # Name and error of each that failed
     "Run trials on a Dask cluster and store what they wrote; `OSError` if it is not there or has no worker"
     from distributed import as_completed, Client, TimeoutError

@@ -45,11 +45,11 @@ def compare(
     data:str='auto', # As `mnist_path` takes it
     seeds:int=3, # How many: 1, 2, ...
     train_sizes:list=(None,), # Numbers of training images; None for all but the validation images
-    jobs:int=None, # Processes side by side, default one per core
-    log:str=None, # Where to track the epochs as well: tensorboard or wandb
+    jobs:int|None=None, # Processes side by side, default one per core
+    log:str|None=None, # Where to track the epochs as well: tensorboard or wandb
     out:str|Path='runs/compare', # The folder of the comparison; what it holds already is not run again
     valid_size:int=5000, # As `train` takes it
-    scheduler:str=None # Of a Dask cluster to run the trials on, tcp://HOST:8786; default this machine
+    scheduler:str|None=None # Of a Dask cluster to run the trials on, tcp://HOST:8786; default this machine
 ) -> AttrDict: # path, board and pairs (each a `DataFrame`), failed (a list of name and error)
     "Train all recipes with all seeds and training sizes, and write the leaderboard; `ValueError` if no trial succeeds"
     check_tracker(log)

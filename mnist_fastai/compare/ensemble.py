@@ -39,7 +39,7 @@ def choose_members(
 # %% ../../nbs/16f_compare.ensemble.ipynb #c55dc8f5
 def ensemble(
     runs:list, # Folders of runs with the same images
-    votes:list=None, # Of each, default one
+    votes:list|None=None, # Of each, default one
     part:str='test' # test or valid
 ) -> dict: # From `accuracy_interval`
     "Score the weighted mean of several runs' probabilities; `ValueError` if they saw different images"

@@ -65,8 +65,8 @@ def run_trial(
     config:dict, # From `make_config`
     dest:Path, # Its folder, when it is done
     work:Path, # A folder to work in
-    threads:int=None, # Of PyTorch, default as it is
-    log:str=None # As `train` takes it
+    threads:int|None=None, # Of PyTorch, default as it is
+    log:str|None=None # As `train` takes it
 ) -> dict: # name, and what `metrics.json` says or error
     "Train and score one trial silently, also under stress if there are validation images"
     if threads: torch.set_num_threads(threads)
@@ -121,7 +121,7 @@ def run_despite_kills(
     trials:dict, # folder -> `make_config`
     work:Path, # A folder to work in
     jobs:int, # Processes
-    log:str=None # As `train` takes it
+    log:str|None=None # As `train` takes it
 ) -> list: # Name and error of each that failed
     "Run trials side by side, and go on when a process is killed"
     if not trials: return []
@@ -146,8 +146,8 @@ def run_despite_kills(
 
 def run_locally(
     trials:dict, # folder -> `make_config`, all in one folder
-    jobs:int=None, # Processes, default one per core
-    log:str=None # As `train` takes it
+    jobs:int|None=None, # Processes, default one per core
+    log:str|None=None # As `train` takes it
 ) -> list: # Name and error of each that failed
     "Run trials on this machine"
     (parent := next(iter(trials)).parent).mkdir(parents=True, exist_ok=True)

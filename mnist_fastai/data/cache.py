@@ -27,7 +27,7 @@ class WrongSize(ValueError):
 # %% ../../nbs/03b_data.cache.ipynb #a84d399c
 def decode_image(
     file, # Path of an image, or a file open for reading bytes
-    name:str=None # What to call it in an error; default: its path
+    name:str|None=None # What to call it in an error; default: its path
 ) -> np.ndarray: # `uint8`, 28 x 28
     "Decode an image file to grey pixels; `ValueError` if it is not a readable image of 28x28 pixels"
     name = name or file

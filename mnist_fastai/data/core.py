@@ -119,7 +119,7 @@ class DigitDL(TfmdDL):
 # %% ../../nbs/03g_data.core.ipynb #e38b9790
 def stratified_splitter(
     valid_size:int=5000, # Images for validation, 0 or at least 10; at most a fifth of all are taken
-    train_size:int=None, # Images to train on, at least 10; default, or the number of all images: all that are left
+    train_size:int|None=None, # Images to train on, at least 10; default, or the number of all images: all that are left
     split_seed:int=42 # Decides which images; independent of the seed of training
 ): # A function from files to (training rows, validation rows)
     "Split files stratified by the name of their folder"
@@ -151,7 +151,7 @@ def mnist_block(
     item_tfms=None, # Transforms of one image; with any, images are loaded one by one as fastai does
     batch_tfms=None, # Transforms of a batch, such as augmentations, before `Normalize`
     standardize:bool=True, # Scale pixels to mean 0 and deviation 1 over MNIST's training images, otherwise 0 to 1
-    dl_type:type=None, # Default: `DigitDL`, or fastai's `TfmdDL` if there are `item_tfms`
+    dl_type:type|None=None, # Default: `DigitDL`, or fastai's `TfmdDL` if there are `item_tfms`
     **kwargs
 ) -> DataBlock: # For the `training` part of an image folder
     "Make the `DataBlock` for a folder from `mnist_path`: grey images, labels from their folder, a stratified split"

@@ -82,7 +82,7 @@ def write_pngs(
     images:np.ndarray, # `uint8`, n x 28 x 28, 0 is background and 255 is ink
     labels:np.ndarray, # `int`, n, 0 to 9
     prefix:str='', # Beginning of each name
-    names:list=None # Rest of each name, n different ones; default: 0, 1, ...
+    names:list|None=None # Rest of each name, n different ones; default: 0, 1, ...
 ):
     "Write `images` as `folder/<label>/<prefix><name>.png`"
     for digit in digits: (folder/digit).mkdir(parents=True, exist_ok=True)

@@ -273,7 +273,7 @@ def train_finder(
     ema:float=.998, # Share of the old average of the weights that stays at each step
     seed:int=1, # Of all random numbers
     start:str='', # Weights to begin with, a `.safetensors`; default random ones
-    out:str|Path=None # Folder of the run, default a new one under runs/; one that was interrupted is resumed
+    out:str|Path|None=None # Folder of the run, default a new one under runs/; one that was interrupted is resumed
 ) -> Path: # The folder of the run
     "Train the network that finds digits, and export it"
     check_ranges(pages=(pages, 2*bs), epochs=(epochs, 1), bs=(bs, 1), lr=(lr, 1e-6), wd=(wd, 0), ema=(ema, 0, 1))
