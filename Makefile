@@ -12,11 +12,20 @@ export PYTHONWARNINGS ?= ignore
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# For Linux, PyPI has PyTorch with 2.8 GB of CUDA. PyTorch's own index has the same versions without, 200 MB, which are
+# taken where there is no GPU. If it does not answer, PyPI's are.
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+WANTS_CPU = import os, sys, urllib.request as u; \
+    sys.exit(sys.platform != "linux" or any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))) \
+             or not u.urlopen("$(CPU_INDEX)/torch/", timeout=5))
+
 # The stamp is written last, so an interrupted installation is taken up again.
 .venv/installed: setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "mnist_fastai needs Python 3.10 or newer; name one with: make PYTHON=python3.12")'
 	@echo "Installing into .venv. The first time this downloads PyTorch and takes some minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@if $(BIN)/python -c '$(WANTS_CPU)' 2>/dev/null; then echo 'No GPU: PyTorch without CUDA'; \
+	    $(PIP) --no-deps --index-url $(CPU_INDEX) torch torchvision || true; fi
 	$(PIP) -e '.[dev]'
 	@touch $@
 

@@ -6,7 +6,7 @@
 __all__ = ['sweep']
 
 # %% ../nbs/17_sweep.ipynb #fa8a95f8
-import io, math, random, shlex, time, warnings
+import io, math, random, time, warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,8 @@ from .learner import recipe_learner
 from .models import n_params
 from .train import DivergedError, fit, make_config, open_data
 from mnist_fastai.utils import (
-    atomic_file, check_installed, check_ranges, look_up, markdown_table, save_plot, text_table, write_json
+    atomic_file, check_installed, check_ranges, look_up, markdown_table, save_plot, shell_command, text_table,
+    write_json
 )
 
 # %% ../nbs/17_sweep.ipynb #f051bcb2
@@ -291,7 +292,7 @@ def sweep_summary(
     whole, args = found.trials - found.stopped, ['--recipes', f'{found.began_with},{found.recipe}', '--seeds', 5]
     for name in ('data', 'train_size', 'valid_size'):
         if found[name] is not None: args += [f"--{name.replace('_', '-')}", found[name]]
-    next_step = f"is it more than luck? {shlex.join(['mnist-compare', *map(str, args)])}"
+    next_step = f"is it more than luck? {shell_command('mnist-compare', *args)}"
     if before is not None and found.valid_loss >= before:
         next_step = f'nothing was better than {found.began_with} itself: try more --trials, or --vary something else'
     return (f"\n{found.ranking}\n\n"

@@ -7,7 +7,7 @@ __all__ = ['make_config', 'open_data', 'recipe_callbacks', 'DivergedError', 'fit
            'train', 'resume']
 
 # %% ../nbs/11_train.ipynb #25897b8c
-import math, re, shlex
+import math, re
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from .recipes import current_config, get_recipe
 from .runs import lock_run, new_run_folder, plot_predictions, plot_training
 from .tracking import check_tracker, trackers
 from mnist_fastai.utils import (
-    Stopwatch, atomic_file, check_ranges, is_interactive, look_up, read_json, save_plot, write_json
+    atomic_file, check_ranges, is_interactive, look_up, read_json, save_plot, shell_command, Stopwatch, write_json
 )
 from .weights import load_pretrained
 
@@ -160,7 +160,7 @@ def resume_hint(
     "Print the command that resumes a run which somebody, a full disk or a missing file stops"
     try: yield
     except (KeyboardInterrupt, SystemExit, OSError):
-        print(f'\nstopped; resume it with: mnist-train --resume {shlex.quote(str(run))}', flush=True)
+        print(f'\nstopped; resume it with: {shell_command("mnist-train", "--resume", run)}', flush=True)
         raise
 
 # %% ../nbs/11_train.ipynb #133d03b8

@@ -6,11 +6,12 @@
 __all__ = []
 
 # %% ../nbs/00_utils.ipynb #bbed7f6e
-import io, json, os, shutil, sys, tempfile, time
+import io, json, os, shlex, shutil, sys, tempfile, time
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 from fastcore.imports import IN_NOTEBOOK
 from fastcore.xtras import atomic_save
@@ -68,6 +69,18 @@ def save_plot(
     fig = fig or plt.gcf()
     with atomic_file(file) as f: fig.savefig(f, format='png', bbox_inches='tight', dpi=100)
     plt.close(fig)
+
+# %% ../nbs/00_utils.ipynb #bc251021
+def shell_command(
+    name:str, # Of a command of this package, such as `mnist-train`
+    *args # Its arguments
+) -> str: # To paste into a shell
+    "Write a command so that it works in the shell that started this process: with its path, unless the shell finds it"
+    script = Path(sys.executable).parent/name
+    if which(name): words = [name]
+    elif script.exists(): words = [os.path.relpath(script) if script.is_relative_to(Path.cwd()) else script]
+    else: words = [sys.executable, '-m', 'mnist_fastai', name.removeprefix('mnist-')]
+    return shlex.join(map(str, [*words, *args]))
 
 # %% ../nbs/00_utils.ipynb #c39fa4b2
 def did_you_mean(
