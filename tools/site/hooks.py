@@ -23,6 +23,7 @@ results = sorted(o for o in root.glob('results/*') if o.suffix in {'.md', '.png'
 docs = [root/'docs'/f'{o}.md' for o in ('commands', 'data', 'models', 'speed', 'reading', 'app')]
 files = {root/'README.md', root/'CONTRIBUTING.md', root/'CHANGELOG.md', *docs, *results, *modules, *stories}
 link = re.compile(r'(\]\(|(?:href|src)=")(?![a-z]+:|#)([^)"#\s]+)')  # of Markdown or HTML: what comes before, the path
+elsewhere = re.compile(r'!\[([^]]*)\]\(https?:[^)]*\)')  # a picture from another host: its description
 formula = re.compile(r'`[^`]*`|(\$\$?)([^$]+)\1')  # or code, which may have a $ of its own
 
 
@@ -86,7 +87,9 @@ def write_notebook(nb, github):
     book = json.loads(nb.read_text())
     for cell in book['cells']:
         text = ''.join(cell['source'])
-        if cell['cell_type'] == 'markdown': text = formula.sub(math, link.sub(go, to_github(text, nb, github)))
+        if cell['cell_type'] == 'markdown':
+            text = formula.sub(math, link.sub(go, elsewhere.sub(r'\1', to_github(text, nb, github))))
+        elif text.startswith('#| hide\n'): text = ''
         else: text = re.sub(r'^#\| .*\n?', '', text, flags=re.M)
         cell['source'] = text
     book['cells'] = [o for o in book['cells'] if o['source'].strip()]
