@@ -91,7 +91,7 @@ def write_notebook(nb, github):
             text = formula.sub(math, link.sub(go, elsewhere.sub(r'\1', to_github(text, nb, github))))
         elif text.startswith('#| hide\n'): text = ''
         else: text = re.sub(r'^#\| .*\n?', '', text, flags=re.M)
-        cell['source'] = text
+        cell |= dict(source=text, metadata={})  # tags would be shown
     book['cells'] = [o for o in book['cells'] if o['source'].strip()]
     to = built/rel(nb)
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,8 @@ def describe(o, name, github, level=2):
     if not callable(o): return f'{head}\n\n' + ', '.join(f'`{k}`' for k in (o if hasattr(o, '__iter__') else [o]))
     f = inspect.unwrap(o)
     source = f'{github}{rel(Path(inspect.getsourcefile(f)))}#L{line_of(f)}'
-    parts = [head, f'[source]({source}){{ .source }}', inspect.getdoc(o) or '', signature(o, name), table(o)]
+    parts = [head, f'[source]({source}){{ .source }}', inspect.getdoc(o) or '']
+    if not inspect.isclass(o) or not issubclass(o, Exception): parts += [signature(o, name), table(o)]
     if inspect.isclass(o):
         own = {k: v for k, v in vars(o).items() if inspect.isfunction(v) and k[0] != '_' and v.__doc__}
         parts += [describe(v, f'{name}.{k}', github, level + 1) for k, v in own.items()]
