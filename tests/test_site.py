@@ -54,8 +54,8 @@ def pages(base, browser):
         tab.on('requestfailed', lambda o, bad=bad: bad.append(o.url))
         tab.on('response', lambda o, bad=bad: o.status < 400 or bad.append(o.url))
         tab.on('pageerror', lambda o, bad=bad: bad.append(str(o)))
-        tab.goto(url, wait_until='networkidle')
-        tab.wait_for_load_state()  # a large page is not yet there
+        tab.goto(url)  # until it is loaded: the network may be idle before that
+        tab.wait_for_load_state('networkidle')
         found[url] = dict(tab.evaluate(look), bad=bad, asked=[o for o in asked if not o.startswith(('data:', 'blob:'))])
         tab.close()
     context.close()
