@@ -1,15 +1,22 @@
 """Notebooks and modules are the same thing, laid out as CONTRIBUTING says, and an import changes nothing but itself."""
 import ast
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import count
+import numpy as np
 import pytest
 from conftest import run_command
+from IPython.core.inputtransformer2 import TransformerManager
+from mnist_fastai.inference import Predictor
+from mnist_fastai.pictures import photos
 from serving import offline
 
 root = Path(__file__).parent.parent
@@ -17,6 +24,7 @@ bin = Path(sys.executable).parent
 modules = sorted(o for o in (root/'mnist_fastai').rglob('*.py') if not o.name.startswith('_'))
 stories = sorted((root/'nbs'/'stories').glob('[!.]*.ipynb'))
 notebooks = [*sorted((root/'nbs').glob('[0-9]*.ipynb')), *stories]
+to_python = TransformerManager().transform_cell  # `!` and `%` are IPython's
 
 
 def differing(a, b, pattern):
@@ -60,13 +68,94 @@ def test_notebooks_keep_the_house_style(notebook):
         assert len(longest) <= (88 if notebook in stories else 120), f'too long a line: {longest}'
     assert notebook.stat().st_size < 300_000
     assert 'site-packages' not in notebook.read_text(), 'a path of the machine that ran it'
+    assert 'widget-view' not in notebook.read_text(), 'a stored widget is dead: clear this output'
     assert not any(o.get('output_type') == 'error' for c in cells for o in c.get('outputs', []))
+
+
+@pytest.mark.parametrize('notebook', notebooks, ids=lambda o: o.name)
+def test_links_lead_to_files(notebook):
+    texts = [''.join(o['source']) for o in json.loads(notebook.read_text())['cells'] if o['cell_type'] == 'markdown']
+    links = re.findall(r'\]\((?![a-z]+:|#)([^)#\s]+)', '\n'.join(texts))
+    assert not [o for o in links if not (notebook.parent/o).exists()]
+
+
+def test_each_story_opens_in_colab():
+    colab = 'https://colab.research.google.com'
+    for story in stories:
+        link = f'{colab}/github/mnist-fastai/mnist_fastai/blob/main/{story.relative_to(root).as_posix()}'
+        first = ''.join(json.loads(story.read_text())['cells'][0]['source'])
+        assert f'\n\n[![Open in Colab]({colab}/assets/colab-badge.svg)]({link})' in first, story.name
+
+
+def test_stories_install_themselves_in_colab_and_nowhere_else(monkeypatch):
+    code, = {to_python(''.join(json.loads(o.read_text())['cells'][1]['source'])) for o in stories}
+    done = []
+    shell = SimpleNamespace(system=done.append, run_line_magic=lambda name, rest: done.append(f'{name} {rest}'))
+    exec(code, dict(get_ipython=lambda: shell))
+    assert not done
+    monkeypatch.setitem(sys.modules, 'google.colab', ModuleType('google.colab'))
+    exec(code, dict(get_ipython=lambda: shell))
+    assert done == ['cd -q /content', 'git clone -q --depth 1 https://github.com/mnist-fastai/mnist_fastai',
+                    'cd -q mnist_fastai/nbs/stories', 'pip install -q ../..']
+
+
+def run_upload_cells(name, **names):
+    "The cells of a story that read what is uploaded, with what the story has made before: their names, what they show"
+    shown = []
+    names |= dict(io=io, display=lambda *args: shown.extend(args))
+    for cell in json.loads((root/'nbs'/'stories'/f'{name}.ipynb').read_text())['cells']:
+        if cell['cell_type'] == 'code' and 'read_uploads' in (code := ''.join(cell['source'])): exec(code, names)
+    return SimpleNamespace(**names), shown
+
+
+def uploaded(content):
+    "As a browser sends it to ipywidgets 8"
+    about = dict(name='a.png', type='image/png', size=len(content), last_modified=datetime.now())
+    return dict(about, content=memoryview(content))
+
+
+@pytest.fixture(scope='module')
+def seven():
+    "A photo of a 7, and its file"
+    rng = np.random.default_rng(0)
+    image = photos.photo(rng, np.pad(photos.drawn(rng, 7, 150), 80), 'pen')
+    image.save(file := io.BytesIO(), 'png')
+    return image, file.getvalue()
+
+
+def test_the_first_story_reads_what_is_uploaded(seven):
+    photo, file = seven
+    story, shown = run_upload_cells('01_first_learner', photo=photo, reader=Predictor('tiny'),
+                                    found=SimpleNamespace(digit=7), test_eq=lambda a, b: None)
+    assert story.answer.digit == 7
+    story.button.click()
+    assert not shown  # nothing has been uploaded yet
+    story.upload.value = uploaded(file), uploaded(b'no picture')
+    story.button.click()
+    good, bad = shown
+    assert good.digit == 7 and 'picture' in bad.reason
+    assert story.read_uploads({'a.png': dict(metadata={}, content=file)})[0].digit == 7  # as ipywidgets 7 has it
+
+
+def test_own_digits_are_read_by_the_model_chosen(seven, capsys):
+    page, file = seven
+    story, shown = run_upload_cells('your_own_digits', page=page, Predictor=Predictor)
+    printed = [o.split()[:2] for o in capsys.readouterr().out.splitlines()]
+    assert printed[:3] == [['best', '7'], ['strong', '7'], ['tiny', '7']]
+    best = shown.pop()  # of the story's own page, as long as nothing has been uploaded
+    story.choice.value = 'tiny'
+    tiny = shown.pop()
+    assert [o.text for o in best] == [o.text for o in tiny] == ['7'] and best.digits[0].prob != tiny.digits[0].prob
+    story.upload.value = uploaded(file), uploaded(b'no picture')
+    good, bad = shown
+    assert good.digits[0].prob == tiny.digits[0].prob and 'picture' in bad.reason
+    assert story.read_uploads('tiny', {'a.png': dict(metadata={}, content=file)})[0][0].text == '7'
 
 
 def names_used(story):
     "Every name and attribute in its code"
     cells = [o for o in json.loads(story.read_text())['cells'] if o['cell_type'] == 'code']
-    nodes = [n for cell in cells for n in ast.walk(ast.parse(''.join(cell['source'])))]
+    nodes = [n for cell in cells for n in ast.walk(ast.parse(to_python(''.join(cell['source']))))]
     return {ast.unparse(n) for n in nodes if isinstance(n, ast.Name)
             or isinstance(n, ast.Attribute) and re.fullmatch(r'[\w.]+', ast.unparse(n))}
 

@@ -54,7 +54,8 @@ def pages(base, browser):
         tab.on('requestfailed', lambda o, bad=bad: bad.append(o.url))
         tab.on('response', lambda o, bad=bad: o.status < 400 or bad.append(o.url))
         tab.on('pageerror', lambda o, bad=bad: bad.append(str(o)))
-        tab.goto(url, wait_until='networkidle')
+        tab.goto(url)  # until it is loaded: the network may be idle before that
+        tab.wait_for_load_state('networkidle')
         found[url] = dict(tab.evaluate(look), bad=bad, asked=[o for o in asked if not o.startswith(('data:', 'blob:'))])
         tab.close()
     context.close()
@@ -69,7 +70,7 @@ def check(pages, of):
 
 
 def test_every_kind_of_page_is_there(base, pages):
-    for o in ('index', 'CHANGELOG', 'CONTRIBUTING', 'docs/commands', 'api/data.core', 'nbs/03f_data.core',
+    for o in ('index', 'CHANGELOG', 'CONTRIBUTING', 'docs/commands', 'api/data.core', 'nbs/03g_data.core',
               'nbs/stories/speed', 'results/index'):
         assert f'{base}{o}.html' in pages
     check(pages, lambda o: not o['title'] or not o['heads'])

@@ -23,6 +23,7 @@ results = sorted(o for o in root.glob('results/*') if o.suffix in {'.md', '.png'
 docs = [root/'docs'/f'{o}.md' for o in ('install', 'commands', 'data', 'models', 'speed', 'reading', 'app')]
 files = {root/'README.md', root/'CONTRIBUTING.md', root/'CHANGELOG.md', *docs, *results, *modules, *stories}
 link = re.compile(r'(\]\(|(?:href|src)=")(?![a-z]+:|#)([^)"#\s]+)')  # of Markdown or HTML: what comes before, the path
+elsewhere = re.compile(r'!\[([^]]*)\]\(https?:[^)]*\)')  # a picture from another host: its description
 formula = re.compile(r'`[^`]*`|(\$\$?)([^$]+)\1')  # or code, which may have a $ of its own
 
 
@@ -86,9 +87,11 @@ def write_notebook(nb, github):
     book = json.loads(nb.read_text())
     for cell in book['cells']:
         text = ''.join(cell['source'])
-        if cell['cell_type'] == 'markdown': text = formula.sub(math, link.sub(go, to_github(text, nb, github)))
+        if cell['cell_type'] == 'markdown':
+            text = formula.sub(math, link.sub(go, elsewhere.sub(r'\1', to_github(text, nb, github))))
+        elif text.startswith('#| hide\n'): text = ''
         else: text = re.sub(r'^#\| .*\n?', '', text, flags=re.M)
-        cell['source'] = text
+        cell |= dict(source=text, metadata={})  # tags would be shown
     book['cells'] = [o for o in book['cells'] if o['source'].strip()]
     to = built/rel(nb)
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +140,8 @@ def describe(o, name, github, level=2):
     if not callable(o): return f'{head}\n\n' + ', '.join(f'`{k}`' for k in (o if hasattr(o, '__iter__') else [o]))
     f = inspect.unwrap(o)
     source = f'{github}{rel(Path(inspect.getsourcefile(f)))}#L{line_of(f)}'
-    parts = [head, f'[source]({source}){{ .source }}', inspect.getdoc(o) or '', signature(o, name), table(o)]
+    parts = [head, f'[source]({source}){{ .source }}', inspect.getdoc(o) or '']
+    if not inspect.isclass(o) or not issubclass(o, Exception): parts += [signature(o, name), table(o)]
     if inspect.isclass(o):
         own = {k: v for k, v in vars(o).items() if inspect.isfunction(v) and k[0] != '_' and v.__doc__}
         parts += [describe(v, f'{name}.{k}', github, level + 1) for k, v in own.items()]
