@@ -271,7 +271,7 @@ def test_a_telephone_can_use_it(app_url, browser):
         expect_number(tab, '2')
         assert tab.evaluate('scrollY') == 0, 'the finger drew and did not scroll'
         assert not tab.get_by_text('arrows draw').is_visible(), 'it has no keys'
-        tab.get_by_role('button', name='Undo').tap()
+        tab.get_by_role('button', name='Undo').tap()  # right after a fast stroke
         tab.get_by_text('The answer appears here.').wait_for()
         choices = ['Draw', 'Photo', 'Hard digits']
         for name in choices:

@@ -9,7 +9,8 @@ __all__ = ['answers_html']
 import numpy as np
 from PIL import Image
 from fastcore.xml import (
-    Article, Caption, Details, Div, Figcaption, Figure, H2, H3, I, Img, Mark, P, Small, Summary, Table, Td, Th, to_xml, Tr
+    Article, Caption, Details, Div, Figcaption, Figure, H2, H3, I, Img, Mark, P, Small, Summary, Table, Td, Th, to_xml,
+    Tr
 )
 
 from ..drawing import data_url, photo_url, svg_boxes

@@ -51,6 +51,7 @@ canvas.onpointerdown = event => {
     at = place(event)
     move(at, true)
 }
+canvas.ontouchstart = event => event.preventDefault()  // or a fast stroke is a fling, and the next tap only stops it
 canvas.onpointermove = event => { if (event.isPrimary && down) move(place(event), true) }
 canvas.onpointerup = canvas.onpointercancel = () => down = false
 canvas.onkeydown = event => {
@@ -62,6 +63,7 @@ canvas.onkeydown = event => {
     else return
     event.preventDefault()
 }
+
 // Ctrl-Z wherever the focus is, unless it is in a text, which has its own
 document.addEventListener('keydown', event => {
     if (!(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey || event.key.toLowerCase() != 'z') return
