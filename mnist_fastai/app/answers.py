@@ -61,9 +61,9 @@ def boxes_and_tiles(
         tiles.append(Details(tile, Div(*opened, cls='models')))
     about = f'In the boxes: what {[*answers][0]} reads.'
     if any(len({o.digit for o in digits}) > 1 for digits in read): about += ' Underlined: where models differ.'
-    which = 'Choose a digit for more' + (f' (the first {len(tiles)} of {len(read)}):' if len(tiles) < len(read) else ':')
-    return Div(Figure(svg_boxes(*photo, pages[0].digits), *[Figcaption(about)]*(len(pages) > 1)), P(which),
-               Div(*tiles, cls='tiles'))
+    some = f' (the first {len(tiles)} of {len(read)})' if len(tiles) < len(read) else ''
+    return Div(Figure(svg_boxes(*photo, pages[0].digits), *[Figcaption(about)]*(len(pages) > 1)),
+               P(f'Choose a digit for more{some}:'), Div(*tiles, cls='tiles'))
 
 # %% ../../nbs/20a_app.answers.ipynb #650651ce
 def answers_html(
@@ -72,7 +72,7 @@ def answers_html(
     readers:dict, # name -> `Predictor`, those to ask
     most:int=50 # Digits with a card
 ) -> str: # HTML
-    "Show what each model reads in a picture, or why it cannot be read: a column per model for a digit, a row for a page"
+    "Show what each model reads in a picture, of a digit in columns and of a page in rows, or why it cannot be read"
     if not readers: return to_xml(P('Choose a model.', role='alert'))
     if picture is None: return to_xml(P('The answer appears here.'))
     try: layout = [*readers.values()][0].cut_out(picture)
