@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_fastai.app.answers import answers_html, model_answer
-from mnist_fastai.drawing import photo_url
+from mnist_fastai.app.answers import answers_html
 from mnist_fastai.inference import Predictor
 from mnist_fastai.pictures import photos as pages
 
@@ -25,12 +24,28 @@ def test_every_model_answers_with_ten_probabilities_and_two_pictures(readers):
     assert answers_html(None, None, readers).strip() == '<p>The answer appears here.</p>'
 
 
+def page_of(*digits): return np.hstack([pages.drawn(np.random.default_rng(i), o) for i, o in enumerate(digits)])
+
+
+def test_a_page_is_shown_once_with_a_row_for_each_model(readers):
+    html = answers_html(page_of(0, 1, 2, 3), None, readers)
+    assert html.count('<svg') == 1 and html.count('<rect') == html.count('<details>') == 4
+    read = re.findall('Read by (.*?)</h2><p class="number long"[^>]*>(.*?)<', html)
+    assert read == [('best', '0123'), ('tiny', '0123')]
+    assert html.count('<h3>best</h3>') == html.count('<h3>tiny</h3>') == 4, 'each digit opens to what each model sees'
+    assert 'In the boxes: what best reads.' in html and 'Underlined' not in html
+
+
+def test_digits_on_which_models_differ_are_marked(readers):
+    html = answers_html(page_of(4, 2), None, dict(readers, never=Predictor('tiny', 1)))
+    assert re.findall('long"[^>]*>(.*?)<(?:small|/p)', html) == ['<mark>4</mark><mark>2</mark>']*2 + [
+        '<mark>?</mark><mark>?</mark>'] and 'Underlined: where models differ.' in html
+
+
 def test_a_page_of_many_digits_has_cards_for_the_first(readers):
-    digits = [pages.drawn(np.random.default_rng(i), i % 10) for i in range(4)]
-    page = np.hstack(digits)
-    layout = readers['tiny'].cut_out(page)
-    html = model_answer('tiny', readers['tiny'], layout, photo_url(page), most=2).__html__()
+    html = answers_html(page_of(0, 1, 2, 3), None, dict(tiny=readers['tiny']), most=2)
     assert html.count('<rect') == 4 and html.count('<details>') == 2 and '(the first 2 of 4)' in html
+    assert 'In the boxes' not in html, 'there is one model'
 
 
 def test_what_cannot_be_answered_says_why(readers):

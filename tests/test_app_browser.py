@@ -89,6 +89,49 @@ def test_the_keyboard_is_enough(tab):
     assert {'Clear', 'best', 'strong', 'tiny'} <= {o and o.strip() for o in focus}
 
 
+def test_undo_takes_back_the_last_stroke(tab):
+    from playwright.sync_api import expect
+    undo = tab.get_by_role('button', name='Undo')
+    def drawn(): return tab.evaluate("document.querySelector('canvas').toDataURL()")
+    def scribble():
+        draw_stroke(tab, [(-.4, 0), (1.4, 1), (-.4, 1), (1.4, 0)], 4)
+        expect(tab.locator('.number').first).not_to_have_text('7')
+    expect(undo).to_be_disabled()
+    draw(tab, 7)
+    expect_number(tab, '7')
+    seven = drawn()
+    for take_back in (undo.click, lambda: tab.keyboard.press('Control+z')):
+        scribble()
+        take_back()
+        expect_number(tab, '7')
+        assert drawn() == seven
+    clear(tab)
+    undo.click()
+    expect_number(tab, '7')
+    tab.keyboard.press('Control+z')
+    tab.get_by_text('The answer appears here.').wait_for()
+    expect(undo).to_be_disabled()
+
+
+def test_undo_leaves_texts_and_hidden_drawings_alone(tab):
+    draw(tab, 3)
+    expect_number(tab, '3')
+    tab.evaluate("document.querySelector('main').append(document.createElement('textarea'))")
+    text = tab.locator('textarea').last
+    text.press_sequentially('hello')
+    text.press('Control+z')
+    assert text.input_value() == '', 'its own Undo'
+    tab.get_by_role('tab', name='Hard digits').click()
+    tab.get_by_text('The answer appears here.').wait_for()
+    tab.keyboard.press('Control+z')
+    tab.get_by_role('tab', name='Draw').click()
+    expect_number(tab, '3')
+    tab.get_by_label('tiny').check()
+    tab.get_by_text('Read by tiny').wait_for()
+    tab.keyboard.press('Control+z')  # in a box to tick there is nothing else to undo
+    tab.get_by_text('The answer appears here.').wait_for()
+
+
 def test_a_letter_is_not_sure_and_models_stand_side_by_side(tab):
     draw_stroke(tab, [(0, 0), (0, 1), (0, .5), (1, 0), (0, .5), (1, 1)], 4)  # a K
     tab.locator('.unsure', has_text='not sure').wait_for()
@@ -131,16 +174,63 @@ def test_a_photo_shows_boxes_and_the_number(tab):
     content, text = photo_of([5, 6], 'shadow')
     tab.get_by_role('tab', name='Photo').click()
     choose_file(tab, 'page.jpg', content)
-    tab.locator('.models svg').wait_for()
+    tab.locator('.answer svg').wait_for()
     assert tab.locator('.number').inner_text() == text
-    assert tab.locator('.models rect').count() == tab.locator('.tiles summary').count() == 11
-    inside = tab.locator('.models svg').bounding_box()
-    for o in tab.locator('.models rect').all():
+    assert tab.locator('.answer rect').count() == tab.locator('.tiles summary').count() == 11
+    inside = tab.locator('.answer svg').bounding_box()
+    for o in tab.locator('.answer rect').all():
         box = o.bounding_box()
         assert box['width'] > 5 and inside['x'] < box['x'] and box['y'] + box['height'] < inside['y'] + inside['height']
     assert not tab.locator('.tiles .bars').first.is_visible()
     tab.locator('.tiles summary').first.click()
     assert tab.locator('.tiles .bars').first.is_visible()
+
+
+def test_models_read_one_photo_in_rows(tab):
+    content, text = photo_of([5, 6])
+    tab.get_by_label('strong').check()
+    tab.get_by_label('tiny').check()
+    tab.get_by_role('tab', name='Photo').click()
+    choose_file(tab, 'page.jpg', content)
+    tab.locator('.answer svg').wait_for()
+    assert tab.locator('.answer svg').count() == 1 and tab.locator('.answer rect').count() == 11
+    assert [o.replace(' ', '')[:len(text)] for o in tab.locator('.number').all_inner_texts()] == [text]*3
+    answer, photo = tab.locator('.answer').bounding_box(), tab.locator('.answer svg').bounding_box()
+    assert photo['width'] == answer['width']
+    long_name(tab.locator('.rows h2').nth(1))
+    names, numbers = ([o.bounding_box() for o in tab.locator(f'.rows {o}').all()] for o in ('h2', '.number'))
+    assert len({o['x'] for o in numbers}) == 1 and max(o['x'] + o['width'] for o in names) < numbers[0]['x']
+    tab.locator('.tiles summary').first.click()
+    assert [o.is_visible() for o in tab.locator('.tiles .bars').all()[:4]] == [True]*3 + [False]
+
+
+def long_name(heading):
+    "As a run of many settings is called"
+    heading.evaluate("o => o.textContent = 'Read by 20261128-140501_two_conv_augmented_for_a_long_time_with_seed_3'")
+
+
+def bars(tab):
+    "Left, top and width of each model's bars"
+    boxes = [o.bounding_box() for o in tab.locator('.bars').all()]
+    return [[o[k] for o in boxes] for k in ('x', 'y', 'width')]
+
+
+def test_long_names_do_not_shift_the_bars(tab):
+    draw(tab, 3)
+    expect_number(tab, '3')
+    for name in ('strong', 'tiny'): tab.get_by_label(name).check()
+    tab.get_by_text('Read by tiny').wait_for()
+    left, _, width = bars(tab)
+    heading = tab.locator('.models h2').nth(1)
+    long_name(heading)
+    assert bars(tab)[::2] == [left, width] and len({*bars(tab)[1]}) == 1, 'side by side, at one height'
+    box = heading.bounding_box()
+    assert box['x'] + heading.evaluate('o => o.scrollWidth') < left[2], 'the name stays in its column'
+    tab.set_viewport_size(dict(width=390, height=844))
+    left, top, _ = bars(tab)
+    assert len({*left}) == 1 and top == sorted({*top}), 'one below the other'
+    assert tab.evaluate('document.documentElement.scrollWidth') == 390
+    tab.set_viewport_size(dict(width=1160, height=900))
 
 
 def test_a_camera_will_do(tab):
@@ -180,6 +270,9 @@ def test_a_telephone_can_use_it(app_url, browser):
         finger('touchEnd')
         expect_number(tab, '2')
         assert tab.evaluate('scrollY') == 0, 'the finger drew and did not scroll'
+        assert not tab.get_by_text('arrows draw').is_visible(), 'it has no keys'
+        tab.get_by_role('button', name='Undo').tap()  # right after a fast stroke
+        tab.get_by_text('The answer appears here.').wait_for()
         choices = ['Draw', 'Photo', 'Hard digits']
         for name in choices:
             tab.get_by_role('tab', name=name).click()
@@ -189,7 +282,8 @@ def test_a_telephone_can_use_it(app_url, browser):
 
 def test_the_page_says_what_it_is(tab):
     assert tab.title() == 'Which digit is it?' and tab.locator('h1').all_inner_texts() == [tab.title()]
-    assert 'arrows draw' in tab.locator(f"#{tab.locator('canvas').get_attribute('aria-describedby')}").inner_text()
+    keys = tab.locator(f"#{tab.locator('canvas').get_attribute('aria-describedby')}")
+    assert keys.is_visible() and 'arrows draw' in keys.inner_text()
     draw(tab, 3)
     expect_number(tab, '3')
     small = tab.evaluate('''() => [...document.querySelectorAll('main *')]

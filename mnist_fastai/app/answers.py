@@ -9,11 +9,12 @@ __all__ = ['answers_html']
 import numpy as np
 from PIL import Image
 from fastcore.xml import (
-    Article, Caption, Details, Div, Figcaption, Figure, H2, I, Img, P, Small, Summary, Table, Td, Th, to_xml, Tr
+    Article, Caption, Details, Div, Figcaption, Figure, H2, H3, I, Img, Mark, P, Small, Summary, Table, Td, Th, to_xml,
+    Tr
 )
 
 from ..drawing import data_url, photo_url, svg_boxes
-from ..inference import Prediction, Predictor
+from ..inference import Page, Prediction
 
 # %% ../../nbs/20a_app.answers.ipynb #68b8919c
 def digit_card(
@@ -33,44 +34,60 @@ def digit_card(
     return Div(Div(*figures, cls='pictures'), bars, cls='card')
 
 # %% ../../nbs/20a_app.answers.ipynb #f2a95709
-def model_answer(
-    name:str, reader:Predictor, # A model
-    layout:list, # Lines of `Digit`, from `Predictor.cut_out`
-    photo:tuple|None, # From `photo_url`; None if there is only one digit
-    most:int=50 # Digits with a card
+def number_read(
+    page:Page, # What a model read
+    pages:list # Of `Page`: what all models read in the same picture
 ): # HTML
-    "Show what one model reads: a number, and a card per digit"
-    lines = reader.read_lines(layout)
-    digits, text = lines.digits, '\n'.join(line.text for line in lines)
+    "Show the number that a model read, or that it is not sure"
+    text, *texts = ['\n'.join(line.text for line in o) for o in (page, *pages)]
     if text == '?':
-        number = P('not sure', Small(f'perhaps {digits[0].perhaps}'), cls='number unsure', role='status')
-    else:
-        doubts = [*['?: not sure']*('?' in text), *lines.doubts]
-        number = P(text, *map(Small, doubts), cls='number' if len(text) == 1 else 'number long', role='status')
-    cams = reader.class_activation_map(np.array([digit.image for digit in digits[:most]]))
-    cards = [digit_card(digit, cam) for digit, cam in zip(digits, [None]*most if cams is None else cams)]
-    head = H2(f'Read by {name}'), number
-    if len(digits) == 1: return Article(*head, *cards)
-    tiles = []
-    for digit, card in zip(digits, cards):
-        said = f'{digit.digit} {digit.prob:.0%}' if digit.digit is not None else f'perhaps {digit.perhaps}'
-        tiles.append(Details(Summary(Img(src=data_url(Image.fromarray(digit.image)), alt=''), said), card))
-    which = 'Choose a digit for more' + (f' (the first {most} of {len(digits)}):' if len(digits) > most else ':')
-    return Article(*head, svg_boxes(*photo, digits), P(which), Div(*tiles, cls='tiles'))
+        return P('not sure', Small(f'perhaps {page.digits[0].perhaps}'), cls='number unsure', role='status')
+    marked = [Mark(o) if len({*read}) > 1 else o for o, *read in zip(text, *texts)]
+    doubts = [*['?: not sure']*('?' in text), *page.doubts]
+    return P(*marked, *map(Small, doubts), cls='number' if len(text) == 1 else 'number long', role='status')
+
+# %% ../../nbs/20a_app.answers.ipynb #5c2a9e11
+def boxes_and_tiles(
+    answers:dict, # name -> (`Page`, cards of its first digits)
+    photo:tuple # From `photo_url`
+): # HTML
+    "Show where the digits of a page are, and a tile for each that has cards"
+    pages, cards = zip(*answers.values())
+    read, tiles = [*zip(*[page.digits for page in pages])], []
+    for digits, row in zip(read, zip(*cards)):
+        said = [f'perhaps {o.perhaps}' if o.digit is None else f'{o.digit} {o.prob:.0%}' for o in digits]
+        tile = Summary(Img(src=data_url(Image.fromarray(digits[0].image)), alt=''), *map(Div, said))
+        opened = [Article(H3(name), card) for name, card in zip(answers, row)]
+        tiles.append(Details(tile, Div(*opened, cls='models')))
+    about = f'In the boxes: what {[*answers][0]} reads.'
+    if any(len({o.digit for o in digits}) > 1 for digits in read): about += ' Underlined: where models differ.'
+    some = f' (the first {len(tiles)} of {len(read)})' if len(tiles) < len(read) else ''
+    return Div(Figure(svg_boxes(*photo, pages[0].digits), *[Figcaption(about)]*(len(pages) > 1)),
+               P(f'Choose a digit for more{some}:'), Div(*tiles, cls='tiles'))
 
 # %% ../../nbs/20a_app.answers.ipynb #650651ce
 def answers_html(
     picture, # As `find_digits` takes it; None if there is none yet
     label:int|None, # What the picture shows, if that is known
-    readers:dict # name -> `Predictor`, those to ask
+    readers:dict, # name -> `Predictor`, those to ask
+    most:int=50 # Digits with a card
 ) -> str: # HTML
-    "Show what each model reads in a picture, side by side, or why it cannot be read"
+    "Show what each model reads in a picture, of a digit in columns and of a page in rows, or why it cannot be read"
     if not readers: return to_xml(P('Choose a model.', role='alert'))
     if picture is None: return to_xml(P('The answer appears here.'))
-    try:
-        layout = [*readers.values()][0].cut_out(picture)
-        photo = photo_url(picture) if sum(map(len, layout)) > 1 else None
-        answers = [model_answer(name, reader, layout, photo) for name, reader in readers.items()]
+    try: layout = [*readers.values()][0].cut_out(picture)
     except (ValueError, OSError) as e: return to_xml(P(f'{str(e)[:1].upper()}{str(e)[1:]}', role='alert'))
-    known = [P(f'The label says {label}.', cls='meant')] if label is not None else []
-    return to_xml(Div(*known, Div(*answers, cls='models')), indent=False)
+    answers = {}
+    for name, reader in readers.items():
+        page = reader.read_lines(layout)
+        digits = page.digits[:most]
+        cams = reader.class_activation_map(np.array([digit.image for digit in digits]))
+        answers[name] = page, [*map(digit_card, digits, [None]*most if cams is None else cams)]
+    pages = [page for page, _ in answers.values()]
+    several = len(pages[0].digits) > 1
+    articles = [Article(H2(f'Read by {name}'), number_read(page, pages), *[] if several else cards)
+                for name, (page, cards) in answers.items()]
+    parts = [P(f'The label says {label}.', cls='meant')] if label is not None else []
+    parts.append(Div(*articles, cls='models rows' if several else 'models'))
+    if several: parts.append(boxes_and_tiles(answers, photo_url(picture)))
+    return to_xml(Div(*parts, cls='answer'), indent=False)
