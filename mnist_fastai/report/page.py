@@ -25,8 +25,8 @@ from ..environment import hardware_line
 from ..interpret import plot_filters
 from .measure import measure_model, open_images, open_model, paired_counts
 from mnist_fastai.report.plots import (
-    confusion_caption, plot_attention, plot_calibration, plot_confused, plot_confusion, plot_difference, plot_last_layer,
-    plot_layers, plot_mistakes, plot_stress_accuracy
+    confusion_caption, plot_attention, plot_calibration, plot_confused, plot_confusion, plot_difference,
+    plot_last_layer, plot_layers, plot_mistakes, plot_stress_accuracy
 )
 from ..runs import lock_run, new_run_folder
 from ..stats import format_accuracy
@@ -38,8 +38,9 @@ def html_table(
     rows:list # Of lists
 ) -> Div:
     "Make a table of HTML, which scrolls if it is too wide"
-    return Div(Table(Thead(Tr(*[Th(title, scope='col') for title in titles])),
-                     Tbody(*[Tr(*[Td('–' if cell is None else str(cell)) for cell in row]) for row in rows])), cls='scroll')
+    head = Tr(*[Th(title, scope='col') for title in titles])
+    body = [Tr(*[Td('–' if cell is None else str(cell)) for cell in row]) for row in rows]
+    return Div(Table(Thead(head), Tbody(*body)), cls='scroll')
 
 # %% ../../nbs/19c_report.page.ipynb #982aa24d
 def number_tiles(
@@ -110,7 +111,8 @@ def misread_images(
         name, probs = measured.files[i], measured.probs[i]
         Image.fromarray(255 - measured.images[i].numpy()).save(file := io.BytesIO(), 'png', optimize=True)
         text = f'{name}: {pred} with {probs[pred]:.1%}, {label} with {probs[label]:.1%}'
-        shown.append(Div(Img(src=data_uri(file.getvalue()), alt=text), Span(name), f'{pred}: {probs[pred]:.1%}', title=text))
+        image = Img(src=data_uri(file.getvalue()), alt=text)
+        shown.append(Div(image, Span(name), f'{pred}: {probs[pred]:.1%}', title=text))
     return [B(confusion_caption(label, pred, len(rows))), f'; the {most} worst' if len(rows) > most else '',
             Div(*shown, cls='digits')]
 
@@ -129,8 +131,9 @@ def confusion_table(
         return Td(Button(n, popovertarget=name, title=caption, aria_label=caption), style=f'--share: {n/most:.2f}')
     rows = [Tr(Th(label, scope='row'), *[cell(label, pred, n) for pred, n in enumerate(row)])
             for label, row in enumerate(confusion)]
-    head = Tr(Th('label', rowspan=2), Th('prediction', colspan=10)), Tr(*[Th(digit, scope='col') for digit in range(10)])
-    return Div(Div(Table(Thead(*head), Tbody(*rows), cls='confusion'), cls='scroll'), *hidden)
+    head = Thead(Tr(Th('label', rowspan=2), Th('prediction', colspan=10)),
+                 Tr(*[Th(digit, scope='col') for digit in range(10)]))
+    return Div(Div(Table(head, Tbody(*rows), cls='confusion'), cls='scroll'), *hidden)
 
 # %% ../../nbs/19c_report.page.ipynb #63821674
 @dataclass
