@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from .augment import RandomAffine
 from .learner import score_dl
-from .utils import look_up
+from .utils import look_up, progress
 
 # %% ../nbs/12a_stress.ipynb #d4fd8fad
 def warp(
@@ -121,6 +121,7 @@ def stress_accuracy(
         dl._store = x.to(images.device), torch.arange(len(x), device=images.device), labels
         return score_dl(learn, dl)[0]['accuracy']
     clean = images[rows]
-    kinds = {kind: accuracy_on(stress(clean, kind, seed)) for kind in stress_kinds}
+    kinds = {kind: accuracy_on(stress(clean, kind, seed))
+             for kind in progress([*stress_kinds], len(clean)*len(stress_kinds))}
     return AttrDict(clean=accuracy_on(clean), mean=float(np.mean([*kinds.values()])), worst=min(kinds, key=kinds.get),
                     kinds=kinds)

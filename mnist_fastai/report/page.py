@@ -6,7 +6,7 @@
 __all__ = ['report']
 
 # %% ../../nbs/19c_report.page.ipynb #128a63fa
-import base64, re
+import base64, io, re
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,30 +15,32 @@ from tempfile import TemporaryDirectory
 
 from fastcore.basics import AttrDict
 from fastcore.xml import (
-    B, Body, Details, Div, Footer, H1, H2, Head, Header, Html, Img, Main, Meta, NotStr, P, Section, Style, Summary,
-    Table, Tbody, Td, Th, Thead, Title, to_xml, Tr
+    A, B, Body, Button, Details, Div, Footer, H1, H2, Head, Header, Html, Img, Main, Meta, Nav, NotStr, P, Section,
+    Span, Style, Summary, Table, Tbody, Td, Th, Thead, Title, to_xml, Tr
 )
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ..environment import hardware_line
 from ..interpret import plot_filters
 from .measure import measure_model, open_images, open_model, paired_counts
 from mnist_fastai.report.plots import (
-    plot_attention, plot_calibration, plot_confused, plot_confusion, plot_difference, plot_last_layer, plot_layers,
-    plot_mistakes, plot_stress_accuracy
+    confusion_caption, plot_attention, plot_calibration, plot_confused, plot_confusion, plot_difference,
+    plot_last_layer, plot_layers, plot_mistakes, plot_stress_accuracy
 )
 from ..runs import lock_run, new_run_folder
 from ..stats import format_accuracy
-from ..utils import save_plot, write_json
+from ..utils import progress, save_plot, write_json
 
 # %% ../../nbs/19c_report.page.ipynb #be082be9
 def html_table(
     titles:list, # Of the columns
     rows:list # Of lists
-) -> Table:
-    "Make a table of HTML"
-    return Table(Thead(Tr(*[Th(title, scope='col') for title in titles])),
-                 Tbody(*[Tr(*[Td('–' if cell is None else str(cell)) for cell in row]) for row in rows]))
+) -> Div:
+    "Make a table of HTML, which scrolls if it is too wide"
+    head = Tr(*[Th(title, scope='col') for title in titles])
+    body = [Tr(*[Td('–' if cell is None else str(cell)) for cell in row]) for row in rows]
+    return Div(Table(Thead(head), Tbody(*body)), cls='scroll')
 
 # %% ../../nbs/19c_report.page.ipynb #982aa24d
 def number_tiles(
@@ -68,26 +70,70 @@ def side_by_side(
              for letter, measured in zip('AB', models)]
     return Div(*[Div(name, part) for name, part in zip(names, parts)], cls='models wide' if wide else 'models')
 
+# %% ../../nbs/19c_report.page.ipynb #7453b2ea
+def data_uri(
+    png:bytes # The content of a PNG
+) -> str: # For `src`
+    "Write a picture as an address, so that it is inside the page"
+    return 'data:image/png;base64,' + base64.b64encode(png).decode()
+
 # %% ../../nbs/19c_report.page.ipynb #71bed7f8
 def figure_html(
     file:Path, # The PNG to write
     fig, # A matplotlib figure
     alt:str # What it shows, in words
-) -> Img:
+) -> Div:
     "Save a figure, and put the same picture into the page"
     save_plot(file, fig)
-    return Img(src='data:image/png;base64,' + base64.b64encode(file.read_bytes()).decode(), alt=alt)
+    return Div(Img(src=data_uri(file.read_bytes()), alt=alt), cls='scroll')
 
 # %% ../../nbs/19c_report.page.ipynb #04c1653e
 def digit_table(
     measured:dict # From `measure_model`
-) -> Table:
+) -> Div:
     "Tabulate precision and recall of each digit"
     def percent(share): return None if share is None else f'{share:.2%}'
     rows = measured.facts['by_digit']
     return html_table(['digit', 'images', 'precision', 'recall', 'F1'],
                       [[row['digit'], f"{row['images']:,}", *(percent(row[k]) for k in ('precision', 'recall', 'f1'))]
                        for row in rows])
+
+# %% ../../nbs/19c_report.page.ipynb #4be9a4ff
+def misread_images(
+    measured:dict, # From `measure_model`
+    label:int, pred:int, # A cell of its confusion matrix
+    most:int=20 # Images, at most: those whose label it finds least probable
+) -> list: # HTML
+    "Show the images of one digit that are read as another, each with its file and the probability of the prediction"
+    rows = [i for i in measured.wrong if (measured.labels[i], measured.preds[i]) == (label, pred)]
+    shown = []
+    for i in rows[:most]:
+        name, probs = measured.files[i], measured.probs[i]
+        Image.fromarray(255 - measured.images[i].numpy()).save(file := io.BytesIO(), 'png', optimize=True)
+        text = f'{name}: {pred} with {probs[pred]:.1%}, {label} with {probs[label]:.1%}'
+        image = Img(src=data_uri(file.getvalue()), alt=text)
+        shown.append(Div(image, Span(name), f'{pred}: {probs[pred]:.1%}', title=text))
+    return [B(confusion_caption(label, pred, len(rows))), f'; the {most} worst' if len(rows) > most else '',
+            Div(*shown, cls='digits')]
+
+# %% ../../nbs/19c_report.page.ipynb #0cec2554
+def confusion_table(
+    measured:dict # From `measure_model`, and its `letter`: a or b
+) -> Div:
+    "Tabulate the confusion matrix; each number of mistakes is a button that opens their images"
+    confusion = measured.facts['confusion']
+    most, hidden = max([n for *_, n in measured.facts['confused']], default=1), []
+    def cell(label, pred, n):
+        if label == pred or not n: return Td(n or '')
+        name, caption = f'{measured.letter}-{label}-{pred}', confusion_caption(label, pred, n)
+        hidden.append(Div(Button('×', popovertarget=name, aria_label='Close'), *misread_images(measured, label, pred),
+                          popover='', id=name, role='dialog', aria_label=caption))
+        return Td(Button(n, popovertarget=name, title=caption, aria_label=caption), style=f'--share: {n/most:.2f}')
+    rows = [Tr(Th(label, scope='row'), *[cell(label, pred, n) for pred, n in enumerate(row)])
+            for label, row in enumerate(confusion)]
+    head = Thead(Tr(Th('label', rowspan=2), Th('prediction', colspan=10)),
+                 Tr(*[Th(digit, scope='col') for digit in range(10)]))
+    return Div(Div(Table(head, Tbody(*rows), cls='confusion'), cls='scroll'), *hidden)
 
 # %% ../../nbs/19c_report.page.ipynb #63821674
 @dataclass
@@ -97,6 +143,7 @@ class ReportSection:
     text:str # How to read it
     content:callable # From what `measure_model` returns to a figure, HTML, or None if there is nothing to show
     wide:bool=False # Two models one below the other?
+    instead:callable=None # To the HTML that the page shows in place of the figure, which is only saved
 
     def html(self,
         models:list, # From `measure_model`
@@ -110,10 +157,11 @@ class ReportSection:
             if isinstance(part, Figure):
                 file = folder/(f'{letter}-{name}.png' if len(models) > 1 else f'{name}.png')
                 part = figure_html(file, part, f'{self.title}: {measured.name}')
+                if self.instead: part = self.instead(measured)
             parts.append(part)
         if all(part is None for part in parts): return
         parts = [P('nothing to show', cls='soft') if part is None else part for part in parts]
-        return Section(H2(self.title), P(self.text), side_by_side(models, parts, self.wide))
+        return Section(H2(self.title), P(self.text), side_by_side(models, parts, self.wide), id=name)
 
 # %% ../../nbs/19c_report.page.ipynb #3892c27d
 sections = dict(
@@ -122,8 +170,9 @@ sections = dict(
         'is the label, red the prediction.', plot_mistakes, wide=True),
     confused=ReportSection('The most confused pairs', 'And some of the images.', plot_confused, wide=True),
     confusion=ReportSection(
-        'Confusion matrix', 'A row is a label, a column a prediction. The darker, the more mistakes; the diagonal is '
-        'what is right.', lambda measured: plot_confusion(measured.facts['confusion'])),
+        'Confusion matrix', 'A row is a label, a column a prediction. The more colour, the more mistakes; the diagonal '
+        'is what is right. Press a coloured number to see its images, at most 20.',
+        lambda measured: plot_confusion(measured.facts['confusion']), instead=confusion_table),
     by_digit=ReportSection(
         'Each digit', 'Precision: of those that it calls a 3, how many are. Recall: of those that are a 3, how many it '
         'calls so. F1 is between the two, nearer the lower.', digit_table),
@@ -162,7 +211,7 @@ def difference_section(
     if fig := plot_difference(*models):
         shown = [P('Above each image its label, blue if only A reads it, orange if only B, and what each says.'),
                  figure_html(folder/'difference.png', fig, 'Images on which they differ')]
-    return Section(H2('Where they differ'), P(text), *shown)
+    return Section(H2('Where they differ'), P(text), *shown, id='difference', cls='wide')
 
 # %% ../../nbs/19c_report.page.ipynb #058736e1
 def provenance_html(
@@ -188,22 +237,26 @@ def report_page(
     facts, title = models[0].facts, ' and '.join(measured.name for measured in models)
     unread = facts['unread']
     note = f'{len(unread)} of them could not be read, which counts as a mistake.' if unread else ''
-    parts = [Section(side_by_side(models, [number_tiles(measured.facts) for measured in models]))]
+    parts = [Section(H2('In numbers'), side_by_side(models, [number_tiles(measured.facts) for measured in models]),
+                     id='numbers')]
     if len(models) > 1: parts.append(difference_section(models, folder))
     if unread: parts.append(Section(
         H2('Not read'), P('Each counts as a mistake, and lowers the recall of its digit. All else here is about the '
                           'pictures that were read. At most 100 are shown; report.json has all.'),
-        html_table(['picture', 'why'], [*unread.items()][:100])))
-    parts += [section.html(models, folder, name) for name, section in sections.items()]
+        html_table(['picture', 'why'], [*unread.items()][:100]), id='unread'))
+    todo = progress([*sections.items()], facts['accuracy']['n'])
+    drawn = [section.html(models, folder, name) for name, section in todo]
+    parts += [part for part in drawn if part is not None]
     parts.append(Section(
         H2('How it was made'), P('A test set that is used to choose among models is no longer a test set.'),
-        Div(*[provenance_html(measured) for measured in models], cls='models')))
+        Div(*[provenance_html(measured) for measured in models], cls='models'), id='provenance'))
+    contents = Nav(*[A(part.children[0].children[0], href=f'#{part.id}') for part in parts], aria_label='Contents')
     css = files('mnist_fastai.report').joinpath('page.css').read_text(encoding='utf-8')
     return to_xml(Html(
         Head(Meta(charset='utf-8'), Meta(name='viewport', content='width=device-width, initial-scale=1'), Title(title),
              Style(NotStr(css))),
         Body(Header(H1(title), P(f"{facts['accuracy']['n']:,} images: {facts['data']}. {note}")),
-             Main(*[part for part in parts if part is not None]),
+             contents, Main(*parts),
              Footer(P(f"Measured with mnist_fastai, {hardware_line(facts['measured_on'])}", cls='soft'))),
         lang='en'), indent=False)
 
@@ -228,10 +281,12 @@ def report(
                 folder = Path(tmp)
                 models = [measure_model(found, *images) for found in opened]
                 lowest = min(min(measured.facts['stress']['kinds'].values()) for measured in models)
-                for measured in models: measured['stress_low'] = lowest  # so that both have the same axis
+                for letter, measured in zip('ab', models):
+                    measured.update(letter=letter, stress_low=lowest)  # one axis for both
                 record = dict(models=[measured.facts for measured in models])
                 if len(models) > 1: record['difference'] = paired_counts(*models)
                 write_json(folder/'report.json', record)
+                print('drawing the report', flush=True)
                 (folder/'report.html').write_text(report_page(models, folder), encoding='utf-8', errors='replace')
                 for file in [*folder.iterdir()]: file.rename(path/file.name)
         finally:

@@ -28,6 +28,14 @@ def plot_confusion(
     ax.set(xticks=range(10), yticks=range(10), xlabel='predicted', ylabel='label')
     return fig
 
+# %% ../../nbs/19b_report.plots.ipynb #521f304b
+def confusion_caption(
+    label:int, pred:int, # Digits
+    n:int # Images
+) -> str: # Such as 9 read as 4, 7 times
+    "Say how often a digit is read as another"
+    return f"{label} read as {pred}, {'once' if n == 1 else f'{n:,} times'}"
+
 # %% ../../nbs/19b_report.plots.ipynb #24df7efb
 def plot_confused(
     measured:dict, # From `measure_model`
@@ -42,7 +50,7 @@ def plot_confused(
     for ax, (label, pred, n) in zip(axs.flat, confused):
         shown = np.flatnonzero((measured.labels == label) & (measured.preds == pred))[:examples]
         ax.imshow(tiled(255. - measured.images[shown].float(), examples), cmap='gray')
-        ax.set_title(f'{label} read as {pred}: {n}', fontsize=9, loc='left')
+        ax.set_title(confusion_caption(label, pred, n), fontsize=9, loc='left')
     fig.tight_layout()
     return fig
 
@@ -102,7 +110,7 @@ def plot_stress_accuracy(
     kinds = dict(clean=found['clean'], **found['kinds'])
     accs = [100*acc for acc in kinds.values()]
     low = min(accs) if low is None else 100*low
-    fig, ax = plt.subplots(figsize=(7, 3.6))
+    fig, ax = plt.subplots(figsize=(5.5, 3.6))
     ax.plot(accs, [*kinds], 'o', color='C0')
     for name, acc in zip(kinds, accs): ax.text(acc, name, f'  {acc:.2f}', va='center', fontsize=8)
     ax.set(xlim=(low - .1*(101 - low), 100 + .2*(101 - low)), xlabel='accuracy %')
