@@ -6,7 +6,7 @@
 __all__ = ['run_summary', 'find_run', 'load_run']
 
 # %% ../nbs/10b_runs.ipynb #726e6ac1
-import warnings
+import shlex, warnings
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ from fastai.learner import Learner, load_learner
 from fastcore.all import AttrDict
 from filelock import FileLock, Timeout
 
+from .data.formats import kaggle_test_file
+from .data.sources import kaggle_source
 from .learner import with_labels
 from .stats import format_accuracy
 from .utils import save_plot
@@ -114,17 +116,20 @@ def load_predictions(
 def run_summary(
     run:AttrDict # From `train`
 ) -> str: # Some lines
-    "Sum up a run for people: data, accuracy, time and files"
+    "Sum up a run for people: data, accuracy, time, files, and what to do next"
     m, s = run.metrics, run.metrics['seconds']
     spent = ', '.join(f'{k} {v:.1f}' for k, v in s.items())
     files = ' '.join(sorted(o.name for o in run.path.iterdir()))
+    command = 'mnist-predict', 'IMAGE'
+    if source := kaggle_source(run.config['data']):
+        command = 'mnist-kaggle', str(kaggle_test_file(source) or 'test.csv'), 'submission.csv'
     return (f"\ndata set       {m['dataset']}\n"
             f"recipe         {run.config['recipe']}, {m['parameters']:,} parameters\n"
             f"test accuracy  {format_accuracy(m['test'])}\n"
-            f"validation     {format_accuracy(m['valid']) if m['valid'] else 'none: trained on all'}\n"
+            f"validation     {format_accuracy(m['valid'])}\n"
             f"seconds        {sum(s.values()):.1f}: {spent}\n"
             f"files          {run.path}/: {files}\n"
-            f"next           mnist-predict IMAGE --model {run.path}")
+            f"next           {shlex.join([*command, '--model', str(run.path)])}")
 
 # %% ../nbs/10b_runs.ipynb #18b8b517
 def find_run(
