@@ -167,8 +167,10 @@ def mnist_path(
     elif one_of_several: found = from_idx(path.parent, path.name)
     elif path.is_dir() and any(path.glob('*-ubyte*')): found = from_idx(path)
     elif path.is_dir():
-        found, imports = check_folder(path.resolve()), imports_path().resolve()
-        if found == (imports.parent/'mnist_png').resolve() or imports in found.parents: return found
+        found, imports = path.resolve(), imports_path().resolve()
+        if imports in found.parents: return found
+        check_folder(found)
+        if found == (imports.parent/'mnist_png').resolve(): return found
         found = link_splits(found)
     elif path.name.lower().endswith(('.tgz', '.tar.gz', '.tar')): found = from_tgz(path)
     else: raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv, .csv.gz or .zip")
