@@ -137,7 +137,8 @@ def evaluate(
     with atomic_file(learn.path/'predictions.npz') as f:
         np.savez(f, valid_scores=valid_scores, valid_labels=valid_targs, test_scores=scores, test_labels=targs)
     name = dataset_name(path, dict(training=training_hash, testing=split_hash(path/'testing')))
-    if dl: save_plot(learn.path/'predictions.png', plot_predictions(dl, scores.softmax(1), targs, f'{name} test digits'))
+    if test:
+        save_plot(learn.path/'predictions.png', plot_predictions(dl, scores.softmax(1), targs, f'{name} test digits'))
     return dict(dataset=name, valid=valid, test=test)
 
 # %% ../nbs/11_train.ipynb #462d89b2

@@ -90,7 +90,7 @@ def open_csv(
     try:
         if start == b'PK':
             found = csv_members(file, name)
-            if len(found) != 1: raise ValueError(f'it holds {len(found)} files called {name}; unpack other data sets first')
+            if len(found) != 1: raise ValueError(f'it holds {len(found)} files called {name}; unpack another data set')
             if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
                 raise ValueError(f'{name} is packed in an unusual way')
             with zipfile.ZipFile(file) as f, f.open(found[0]) as member: data = member.read(max_csv_bytes + 1)

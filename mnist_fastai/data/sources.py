@@ -18,7 +18,8 @@ from sklearn.model_selection import train_test_split
 
 from .cache import file_states
 from mnist_fastai.data.folders import (
-    check_folder, dataset_title, find_splits, import_splits, imports_path, list_images, validate_or_remove, write_manifest
+    check_folder, dataset_title, find_splits, import_splits, imports_path, list_images, validate_or_remove,
+    write_manifest
 )
 from .formats import from_csv, from_idx, from_tgz, idx_sets, kaggle_file
 from .mnist_form import ensure_mnist_form, read_one_size
