@@ -91,7 +91,7 @@ def open_csv(
         if start == b'PK':
             found = csv_members(file, name)
             if len(found) != 1: raise ValueError(f'it holds {len(found)} files called {name}; unpack another data set')
-            if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
+            if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others have no limit
                 raise ValueError(f'{name} is packed in an unusual way')
             with zipfile.ZipFile(file) as f, f.open(found[0]) as member: data = member.read(max_csv_bytes + 1)
         else:
@@ -125,7 +125,7 @@ def read_csv(
     "Read a CSV of the Digit Recognizer; `ValueError` with the line of the first wrong value"
     import pandas as pd
     part = 'train' if labelled else 'test'
-    if not (file := kaggle_file(Path(source), part)): raise ValueError(f"'{source}' has no {part}.csv, plain, .gz or .zip")
+    if not (file := kaggle_file(Path(source), part)): raise ValueError(f"'{source}' has no {part}.csv, .gz or .zip")
     content = open_csv(file, f'{part}.csv')
     try:
         with warnings.catch_warnings():

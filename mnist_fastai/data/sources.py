@@ -149,7 +149,7 @@ not_mnist = '''
 
 # %% ../../nbs/03f_data.sources.ipynb #6fe3f3aa
 def mnist_path(
-    source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or Kaggle's `train.csv`
+    source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or Kaggle's files
 ) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
     "Bring digits from `source` into an image folder in MNIST's form; a `ValueError` or `OSError` says what is wrong"
     if str(source) == 'mnist': return original_mnist()
