@@ -14,7 +14,7 @@ from typing import Annotated
 from fastcore.meta import delegates
 
 from .command import choose_command, command
-from .output import draw_and_check, format_row, page_row, prediction_row, print_rows
+from .output import draw_and_check, format_row, kaggle_leak, page_row, prediction_row, print_rows
 from .recipes import get_recipe, recipes as all_recipes
 from .utils import look_up
 
@@ -224,17 +224,22 @@ def mnist_read(
 # %% ../nbs/21c_cli.ipynb #4c629e60
 @command
 def mnist_kaggle(
-    test:str, # Kaggle's test.csv
+    test:str, # Kaggle's test.csv, plain, .gz or in a .zip, or the folder that it is in
     submission:str, # The file to write: ImageId,Label
     model:str='best', # As for mnist-predict; best has learned most of Kaggle's images: to compete, train your own
-    trust:bool=False # As for mnist-predict
+    trust:bool=False, # As for mnist-predict
+    force:bool=False # Overwrite the submission if it is there
 ):
     "Write a submission to Kaggle's Digit Recognizer"
+    if os.path.exists(submission) and not force:
+        raise FileExistsError(f"'{submission}' is there already: name another file, or overwrite it with --force")
     from mnist_fastai.data.formats import read_csv
     from mnist_fastai.utils import atomic_file
     from mnist_fastai.inference import Predictor
+    from mnist_fastai.reader import packaged
     reader = Predictor(model, trust=trust)
     images, _ = read_csv(test, labelled=False)
+    if str(model) in packaged: print(kaggle_leak.format(model=model), flush=True)
     labels = reader.probs(images).argmax(1).tolist()
     with atomic_file(submission, 'w', encoding='utf-8') as f:
         f.write('ImageId,Label\n' + ''.join(f'{i},{label}\n' for i, label in enumerate(labels, 1)))

@@ -134,7 +134,8 @@ def model_card(
     "What a person needs to know about a model"
     data, limit = about['data']['name'], about['use']['energy_limit']
     chosen, seen = about.get('chosen'), about.get('chosen') or about['metrics']
-    scores = [f"- Test images: {format_accuracy(about['metrics']['test'])}, scored once, after everything was chosen."]
+    test = about['metrics']['test']
+    scores = [f'- Test images: {format_accuracy(test)}' + ', scored once, after everything was chosen.'*bool(test)]
     how = 'by a run of the same recipe that kept them apart' if chosen else 'kept apart in this run'
     if seen['valid']: scores.append(f"- Validation images: {format_accuracy(seen['valid'])}, {how}.")
     if stress := seen.get('stress'):

@@ -56,6 +56,10 @@ def print_rows(
         for row, text in zip(rows, texts):
             if len(rows) > 1 or not row['reason']: print(text)  # a single reason will be the error
 
+# %% ../nbs/21a_output.ipynb #c25d8e11
+kaggle_leak = ("Warning: '{model}' was trained on most of Kaggle's test images, which are MNIST's, so its score there "
+               "says little. To compete, train your own: mnist-train --data train.csv")
+
 # %% ../nbs/21a_output.ipynb #87e9bdec
 def draw_and_check(
     rows:list, # As `print_rows` takes them

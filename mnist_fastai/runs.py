@@ -18,9 +18,11 @@ from fastai.learner import Learner, load_learner
 from fastcore.all import AttrDict
 from filelock import FileLock, Timeout
 
+from .data.formats import kaggle_test_file
+from .data.sources import kaggle_source
 from .learner import with_labels
 from .stats import format_accuracy
-from .utils import save_plot
+from .utils import save_plot, shell_command
 
 # %% ../nbs/10b_runs.ipynb #29f94896
 def new_run_folder(
@@ -114,17 +116,20 @@ def load_predictions(
 def run_summary(
     run:AttrDict # From `train`
 ) -> str: # Some lines
-    "Sum up a run for people: data, accuracy, time and files"
+    "Sum up a run for people: data, accuracy, time, files, and what to do next"
     m, s = run.metrics, run.metrics['seconds']
     spent = ', '.join(f'{k} {v:.1f}' for k, v in s.items())
     files = ' '.join(sorted(o.name for o in run.path.iterdir()))
+    command = 'mnist-predict', 'IMAGE'
+    if source := kaggle_source(run.config['data']):
+        command = 'mnist-kaggle', str(kaggle_test_file(source) or 'test.csv'), 'submission.csv'
     return (f"\ndata set       {m['dataset']}\n"
             f"recipe         {run.config['recipe']}, {m['parameters']:,} parameters\n"
             f"test accuracy  {format_accuracy(m['test'])}\n"
-            f"validation     {format_accuracy(m['valid']) if m['valid'] else 'none: trained on all'}\n"
+            f"validation     {format_accuracy(m['valid'])}\n"
             f"seconds        {sum(s.values()):.1f}: {spent}\n"
             f"files          {run.path}/: {files}\n"
-            f"next           mnist-predict IMAGE --model {run.path}")
+            f"next           {shell_command(*command, '--model', run.path)}")
 
 # %% ../nbs/10b_runs.ipynb #18b8b517
 def find_run(

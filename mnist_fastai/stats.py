@@ -23,9 +23,10 @@ def accuracy_interval(
 
 # %% ../nbs/01_stats.ipynb #ff14e9eb
 def format_accuracy(
-    acc:dict # From `accuracy_interval`
+    acc:dict|None # From `accuracy_interval`; None if there were no images for it
 ) -> str: # In percent
     "Format an accuracy with its interval for people"
+    if acc is None: return 'none: trained on all'
     low, high = acc['interval']
     return f"{acc['accuracy']:.2%} (95% interval {100*low:.2f} to {100*high:.2f}, {acc['n']:,} digits)"
 

@@ -23,6 +23,7 @@ from .callbacks import EMA, BFloat16, Distill, EpochLog, NoAugEnd
 from .checkpoint import Checkpoint
 from .data.cache import dataset_name, describe, snapshot, split_hash
 from .data.core import as_tensors, mnist_test_dl
+from .data.folders import list_images
 from .data.sources import mnist_path, portable_source
 from .environment import environment
 from .estimators import Estimator, estimators
@@ -126,16 +127,18 @@ def export_learner(
 def evaluate(
     learn:Learner, # Trained; its path is the run directory
     training_hash:str # `split_hash` of its training images
-) -> dict: # name of the data set, and the accuracy on its validation (None if there are none) and test images
+) -> dict: # name of the data set, and the accuracy on its validation and test images, None if there are none
     "Score the test set, for the first and only time, and write `predictions.npz` and `predictions.png`"
     nothing = None, torch.empty(0, 10), torch.empty(0, dtype=torch.int64)
     valid, valid_scores, valid_targs = score_dl(learn, learn.dls.valid) if learn.dls.valid.n else nothing
-    path, dl = learn.dls.path, mnist_test_dl(learn.dls)
-    test, scores, targs = score_dl(learn, dl)
+    path = learn.dls.path
+    dl = mnist_test_dl(learn.dls) if list_images(path/'testing') else None
+    test, scores, targs = score_dl(learn, dl) if dl else nothing
     with atomic_file(learn.path/'predictions.npz') as f:
         np.savez(f, valid_scores=valid_scores, valid_labels=valid_targs, test_scores=scores, test_labels=targs)
     name = dataset_name(path, dict(training=training_hash, testing=split_hash(path/'testing')))
-    save_plot(learn.path/'predictions.png', plot_predictions(dl, scores.softmax(1), targs, f'{name} test digits'))
+    if test:
+        save_plot(learn.path/'predictions.png', plot_predictions(dl, scores.softmax(1), targs, f'{name} test digits'))
     return dict(dataset=name, valid=valid, test=test)
 
 # %% ../nbs/11_train.ipynb #462d89b2

@@ -2,10 +2,13 @@
 import inspect
 import os
 import re
+import shlex
 import shutil
+import zipfile
 
 import pytest
 from conftest import only_full, run_command
+from digit_files import as_csv, some_images, some_labels
 from serving import offline
 from PIL import Image
 
@@ -130,6 +133,40 @@ def test_bench_times_augmentation_beside_a_step(sh, tmp_path):
     assert min(found.values()) > 0
 
 
+@pytest.mark.parametrize('source', ['my data', 'my data/train.csv', 'my data.zip'])
+def test_the_step_that_is_printed_after_training_on_kaggles_digits_answers_its_test(source, sh, tmp_path, digits):
+    (folder := tmp_path/'my data').mkdir()
+    as_csv(folder/'train.csv', some_images, some_labels)
+    (folder/'test.csv').write_text(''.join(  # the same without labels
+        o.partition(',')[2] + '\n' for o in (folder/'train.csv').read_text().splitlines()))
+    with zipfile.ZipFile(tmp_path/'my data.zip', 'w') as f:
+        for name in ('test.csv', 'train.csv'): f.write(folder/name, name)
+    if source.endswith('.zip'): shutil.rmtree(folder)
+    done = sh('mnist-train', '--data', f'{source}:all', '--valid-size', 0, '--epochs', 1, '--out', 'a run')
+    assert done.returncode == 0, done.stderr
+    assert 'test accuracy  none: trained on all' in done.stdout and 'validation     none: trained on all' in done.stdout
+    assert read_json(tmp_path/'a run'/'metrics.json')['train_images'] == 200
+    step = shlex.split(done.stdout.splitlines()[-1].removeprefix('next'))
+    assert step[0] == 'mnist-kaggle' and step[2:] == ['submission.csv', '--model', 'a run']
+    assert (done := sh(*step)).returncode == 0, done.stderr
+    assert 'Warning' not in done.stdout
+    first = (tmp_path/'submission.csv').read_text()
+    assert first.count('\n') == 201
+    (tmp_path/'submission.csv').write_text('of yesterday')
+    done = sh(*step)
+    assert done.returncode == 1 and "'submission.csv' is there already" in done.stderr and done.stderr.count('\n') == 1
+    assert (tmp_path/'submission.csv').read_text() == 'of yesterday'
+    assert sh(*step, '--force').returncode == 0 and (tmp_path/'submission.csv').read_text() == first
+
+
+def test_a_packaged_reader_that_has_seen_kaggles_images_says_so(tmp_path, capsys):
+    as_csv(tmp_path/'train.csv', some_images[:3], some_labels[:3])
+    (tmp_path/'test.csv').write_text(''.join(
+        o.partition(',')[2] + '\n' for o in (tmp_path/'train.csv').read_text().splitlines()))
+    assert len(cli.mnist_kaggle(tmp_path, tmp_path/'submission.csv', model='tiny')) == 3
+    assert "Warning: 'tiny' was trained on most of Kaggle's test images" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('model', ['tiny', pytest.param('best', marks=only_full)])
 def test_bench_times_reading_beside_fastai(model):
     found = bench_inference('digits', runs=1, threads=1, model=model)
@@ -177,6 +214,8 @@ mistakes = {
     'eleven digits':      (['mnist-predict', 'grey.png', '--top', '11'], 'top=11 is not possible'),
     'no probability':     (['mnist-read', 'grey.png', '--reject-below', '2'], 'reject_below=2.0 is not a probability'),
     'no CSV of digits':   (['mnist-kaggle', 'note.txt', 'out.csv'], "expected Kaggle's pixel0, ..., pixel783"),
+    'a file is there':    (['mnist-kaggle', 'note.txt', 'note.txt'], "'note.txt' is there already"),
+    'no test.csv':        (['mnist-kaggle', 'folder', 'out.csv'], "'folder' has no test.csv"),
     'three models':       (['mnist-evaluate', 'best', 'tiny', 'strong'], '3 models do not fit on a page'),
     'no pictures':        (['mnist-evaluate', 'tiny', '--data', 'folder/0'], "there is no data at 'folder/0'"),
     'no digit to read':   (['mnist-evaluate', 'tiny', '--data', 'grey'], "no digit could be read in 'grey'"),

@@ -1,15 +1,17 @@
 """IDX files, CSV and archives: what is imported, and what is refused without a trace."""
 import gzip
-import shutil
+import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from digit_files import good, idx_bytes, imports, png, some_images, some_labels, tar_of, write_idx
+from digit_files import as_csv, good, idx_bytes, imports, png, some_images, some_labels, tar_of, write_idx
 
-from mnist_fastai.data.cache import dataset_name, decoded
-from mnist_fastai.data.folders import image_files
+from mnist_fastai.data import formats
+from mnist_fastai.data.cache import dataset_name, decoded, split_hash
+from mnist_fastai.data.folders import image_files, split_names
 from mnist_fastai.data.formats import read_csv
 from mnist_fastai.data.sources import digits_arrays, mnist_path
 
@@ -46,6 +48,21 @@ def test_what_an_archive_is_called_does_not_matter(name, mode, tmp_path):
     assert len(image_files(mnist_path(tmp_path/name)/'training')) == 10
 
 
+def zip_of(members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(f := io.BytesIO(), 'w', method) as packed:
+        for name, content in members: packed.writestr(name, content)
+    return f.getvalue()
+
+
+def encrypted(packed):  # says so, in both of its headers
+    local, central = packed.index(b'PK\3\4'), packed.index(b'PK\1\2')
+    flagged = bytearray(packed)
+    flagged[local + 6] |= 1
+    flagged[central + 8] |= 1
+    return bytes(flagged)
+
+
+no_rows = csv_text(n=0).encode()
 bad_files = {
     'a link':            ('a.tgz', tar_of({**good, 'training/0/2.png': (tarfile.SYMTYPE, '/etc/passwd')}), 'a link'),
     'a hard link':       ('a.tgz', tar_of({**good, 'training/0/2.png': (tarfile.LNKTYPE, '/etc/passwd')}), 'a link'),
@@ -69,10 +86,21 @@ bad_files = {
     'longer lines':      ('t.csv', csv_text().replace('\n', ',0\n').replace('783,0', '783').encode(), 'not a CSV'),
     'empty csv':         ('t.csv', b'', 'not a CSV'),
     'binary csv':        ('t.csv', b'\xff\xfe\x00', 'not a CSV'),
+    'only a header':     ('t.csv', no_rows, 'has no digits'),
+    'a header in a zip': ('t.zip', zip_of([('train.csv', no_rows)]), 'has no digits'),
+    'another zip':       ('t.zip', zip_of([('gzip/emnist.txt', b'0 48')]), 'holds 0 files called train.csv'),
+    'two CSVs in a zip': ('t.zip', zip_of([('a/train.csv', b''), ('train.csv', b'')]), 'holds 2 files called'),
+    'a link in a zip':   ('t.zip', zip_of([('../../train.csv', b'/etc/passwd')]), 'expected Kaggle'),
+    'an encrypted zip':  ('t.zip', encrypted(zip_of([('train.csv', b'')])), 'is encrypted'),
+    'bzip2 in a zip':    ('t.zip', zip_of([('train.csv', b'')], zipfile.ZIP_BZIP2), 'packed in an unusual way'),
+    'a truncated zip':   ('t.zip', zip_of([('train.csv', csv_text())])[:-30], 'not a whole archive of train.csv'),
+    'a damaged zip':     ('t.zip', zip_of([('train.csv', csv_text())]).replace(b'\0\0', b'\1\1'), 'not a whole'),
+    'a truncated gz':    ('t.csv.gz', gzip.compress(csv_text().encode())[:-9], 'not a whole archive of train.csv'),
 }
 
 
-hostile = 'a link', 'a hard link', 'a device', 'path traversal', 'absolute path', 'huge image', 'a picture bomb'
+hostile = ('a link', 'a hard link', 'a device', 'path traversal', 'absolute path', 'huge image', 'a picture bomb',
+           'a link in a zip', 'bzip2 in a zip')
 
 
 @pytest.mark.parametrize('name', [
@@ -97,6 +125,36 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(kind, size, messa
     before = imports()
     with pytest.raises(ValueError, match=message): mnist_path(tmp_path/'a.tgz')
     assert imports() == before
+
+
+@pytest.mark.fault('hostile archive')
+@pytest.mark.parametrize('name, pack', [('t.zip', lambda b: zip_of([('train.csv', b)])), ('t.csv.gz', gzip.compress)])
+def test_a_csv_is_unpacked_only_as_far_as_digits_need(name, pack, tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(formats, 'max_csv_bytes', len(csv_text()))
+    (tmp_path/name).write_bytes(pack(csv_text().encode()))
+    assert len(image_files(mnist_path(tmp_path/name)/'training')) > 60
+    (tmp_path/name).write_bytes(pack(csv_text().encode() + b'\n'))
+    before = imports()
+    with pytest.raises(ValueError, match='unpacked it has more than [0-9,]+ bytes'): mnist_path(tmp_path/name)
+    assert imports() == before
+
+
+@pytest.mark.parametrize('name, pack', [
+    ('train.zip', lambda b: zip_of([('train.csv', b)])),
+    ('train.csv', lambda b: zip_of([('train.csv', b)])),  # the API's name for a zip
+    ('digit-recognizer.zip', lambda b: zip_of([('sample_submission.csv', b''), ('test.csv', b''), ('train.csv', b)])),
+    ('train.csv.gz', gzip.compress),
+    ('train.csv.gz', lambda b: b),  # unpacked by a browser
+    ('kaggle/train.csv', lambda b: b),
+    ('kaggle/digit-recognizer.zip', lambda b: zip_of([('test.csv', b''), ('train.csv', b)]))])
+def test_kaggles_training_data_are_read_as_they_are_downloaded(name, pack, tmp_path, digits):
+    known = mnist_path(as_csv(tmp_path/'known.csv', some_images, some_labels))
+    (tmp_path/'kaggle').mkdir()
+    (tmp_path/'kaggle'/'test.csv').touch()
+    (tmp_path/name).write_bytes(pack((tmp_path/'known.csv').read_bytes()))
+    path = mnist_path(tmp_path/'kaggle' if name.startswith('kaggle') else tmp_path/name)
+    for split in split_names: assert split_hash(path/split) == split_hash(known/split)
+    assert dataset_name(path, {}) == f"{Path(name).name.split('.')[0]} (not MNIST)"
 
 
 bad_idx = {
@@ -137,13 +195,21 @@ def test_an_incomplete_idx_folder_names_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match='no train-labels-idx1-ubyte'): mnist_path(tmp_path)
 
 
-def test_emnists_file_names_are_known_and_two_sets_are_not_mixed_up(tmp_path, digits):
-    for part in ('train', 'test'):
-        for kind, a in (('images-idx3', some_images), ('labels-idx1', some_labels)):
-            (tmp_path/f'emnist-digits-{part}-{kind}-ubyte.gz').write_bytes(gzip.compress(idx_bytes(a)))
-    assert len(image_files(mnist_path(tmp_path)/'testing')) == 200
-    shutil.copy(tmp_path/'emnist-digits-train-images-idx3-ubyte.gz', tmp_path/'emnist-mnist-train-images-idx3-ubyte.gz')
-    with pytest.raises(ValueError, match='the four files of one data set'): mnist_path(tmp_path)
+def test_emnist_is_read_as_it_is_published_and_its_data_sets_are_not_mixed_up(tmp_path, digits):
+    def write(name, images, labels):
+        for part in ('train', 'test'):
+            for kind, a in (('images-idx3', images.transpose(0, 2, 1)), ('labels-idx1', labels)):
+                (tmp_path/f'emnist-{name}-{part}-{kind}-ubyte.gz').write_bytes(gzip.compress(idx_bytes(a)))
+    write('digits', some_images, some_labels)
+    path = mnist_path(tmp_path)
+    index, pixels = decoded(path/'testing')
+    assert len(index) == 200
+    for file, row in index.items(): assert (pixels[row].numpy() == some_images[int(Path(file).stem)]).all()
+    write('letters', some_images, some_labels + 1)
+    with pytest.raises(ValueError, match='holds emnist-digits, emnist-letters: choose one'): mnist_path(tmp_path)
+    assert split_hash(mnist_path(tmp_path/'emnist-digits')/'testing') == split_hash(path/'testing')
+    with pytest.raises(ValueError, match='is not a digit'): mnist_path(tmp_path/'emnist-letters')
+    with pytest.raises(FileNotFoundError, match='there is no data at'): mnist_path(tmp_path/'emnist-byclass')
 
 
 def test_a_csv_without_labels_is_turned_too(tmp_path, capsys):

@@ -7,7 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from fastai.data.external import URLs
-from digit_files import good, png, tar_of
+from digit_files import as_csv, good, png, some_images, some_labels, tar_of
 
 from mnist_fastai.data.cache import describe, split_hash
 from mnist_fastai.data.folders import image_files, split_names
@@ -62,3 +62,20 @@ def test_incomplete_mnist_is_not_taken_for_mnist(fresh_home, no_network):
         (file := fresh_home/'data'/'mnist_png'/name).parent.mkdir(parents=True)
         file.write_bytes(png())
     with pytest.raises(ConnectionError, match='incomplete'): mnist_path('mnist')
+
+
+def test_all_of_kaggles_digits_can_be_trained_on_and_none_are_left_to_test(tmp_path, digits):
+    file = as_csv(tmp_path/'train.csv', 255 - some_images, some_labels)
+    path, whole = mnist_path(file), mnist_path(f'{file}:all')
+    assert [len(image_files(path/o)) for o in split_names] == [166, 34]
+    info = describe(whole)
+    assert info['name'] == 'all of train (not MNIST)' and [info[o]['images'] for o in split_names] == [200, 0]
+    assert whole == mnist_path(f'{tmp_path}:all') == mnist_path(portable_source(f'{file}:all', whole))
+    pixels = {o.read_bytes() for split in split_names for o in image_files(path/split)}
+    assert {o.read_bytes() for o in image_files(whole/'training')} == pixels  # in MNIST's form too
+
+
+@pytest.mark.fault('mistaken option')
+def test_only_kaggles_digits_lack_test_images(tmp_path, digits):
+    with pytest.raises(FileNotFoundError, match="no data at 'digits:all'"): mnist_path('digits:all')
+    with pytest.raises(ValueError, match=":all is for Kaggle's train.csv"): mnist_path(f'{digits}:all')

@@ -94,7 +94,7 @@ def changed_tiny(folder, key, value):
 hostile = {'temperature': ('use', dict(temperature=-1.)), 'nan': ('use', dict(temperature=float('nan'))),
            'text': ('use', dict(temperature='warm')), 'pixels': ('config', dict(pixels='neon')),
            'width': ('config', dict(width=1e6)), 'arch': ('config', dict(arch='__import__')),
-           'environment': ('environment', [1]), 'score': ('metrics', dict(test=None)), 'command': ('command', None)}
+           'environment': ('environment', [1]), 'score': ('metrics', dict(test='99%')), 'command': ('command', None)}
 
 
 @pytest.mark.parametrize('name', hostile)

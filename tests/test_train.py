@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import only_full, run_command
+from digit_files import as_csv, some_images, some_labels
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 
+from mnist_fastai.compare.core import compare
 from mnist_fastai.data.cache import _decoded, cache_file, file_states
+from mnist_fastai.export import export_weights
 from mnist_fastai.learner import recipe_learner, score_dl, seeded_dls
 from mnist_fastai.models import archs
+from mnist_fastai.report.page import report
 from mnist_fastai.runs import find_run, load_predictions, load_run, run_summary
 from mnist_fastai.stats import accuracy_interval
 from mnist_fastai.train import export_learner, fit, make_config, resume, run_config, train
@@ -158,6 +162,20 @@ def test_without_validation_all_images_train_and_the_test_is_scored(digits, tmp_
     assert np.load(run.path/'predictions.npz')['valid_scores'].shape == (0, 10)
     model = run.learn.model
     assert model[0].weight.equal(archs['fast_cnn']()[0].weight)  # the fixed filters have stayed as they were
+
+
+def test_without_test_images_no_score_is_claimed_and_nothing_is_compared(tmp_path, digits):
+    source = f"{as_csv(tmp_path/'train.csv', some_images, some_labels)}:all"
+    run = train(source, 'fast', epochs=1, bs=32, out=tmp_path/'run')
+    assert run.metrics['train_images'] == 160 and run.metrics['valid']['n'] == 40 and run.metrics['test'] is None
+    assert 'test accuracy  none: trained on all' in run_summary(run) and not (run.path/'predictions.png').exists()
+    export_weights(run.path)
+    assert 'Test images: none: trained on all\n' in (run.path/'weights.md').read_text()
+    with pytest.raises(ValueError, match='has no test images: name others with --data'):
+        report(run.path, out=tmp_path/'page')
+    with pytest.raises(ValueError, match='has no test images: compare'):
+        compare(['fast'], source, out=tmp_path/'compared')
+    assert not (tmp_path/'page').exists() and not (tmp_path/'compared').exists()
 
 
 @pytest.mark.fault('mistaken option')

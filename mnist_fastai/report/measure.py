@@ -83,7 +83,9 @@ def open_images(
     names = set(digit_folders(path)) if path.is_dir() else set()
     if not names & set(digits):
         path = mnist_path(data)
-        yield describe(path, ('testing',))['name'], path/'testing', {}
+        info = describe(path, ('testing',))
+        if not info['testing']['images']: raise ValueError(f"'{data}' has no test images: name others with --data")
+        yield info['name'], path/'testing', {}
         return
     if extra := sorted(names - set(digits)):
         raise ValueError(f"'{path}' has a folder '{extra[0]}', which is not a digit: "

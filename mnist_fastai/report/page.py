@@ -219,7 +219,7 @@ def provenance_html(
 ) -> Div:
     "Say how a model was made"
     about = measured.about
-    lines = [f"Trained with: {about['command']}", f"on {about['data']['name']}. Its own test images were scored once, "
+    lines = [f"Trained with: {about['command']}", f"on {about['data']['name']}. Score of its own test images, once, "
              f"when it was made: {format_accuracy(about['metrics']['test'])}.", hardware_line(about['environment'])]
     config = [(name, value) for name, value in about['config'].items() if value is not None]
     environment = [row for name, value in about['environment'].items()
