@@ -251,12 +251,24 @@ def mnist_kaggle(
 def mnist_export(
     run:str, # Folder of a run
     out:str=None, # The files without their suffix, default `weights` in the folder of the run
-    chosen:str=None # Folder of a run of the same recipe that kept validation images, if this one trained on all
+    chosen:str=None, # Folder of a run of the same recipe that kept validation images, if this one trained on all
+    int8:bool=False, # Write an ONNX file of 8-bit integers as well, and how accurate it is on the validation images
+    to:Annotated[str, 'Upload the bundle: hub USER/NAME, for the Hugging Face hub', dict(nargs=2)]=None
 ):
     "Write the bundle of a run: safetensors, ONNX, a JSON with its origin, a model card, and the .pkl"
     from mnist_fastai.export import export_weights
+    if to and to[0] != 'hub': raise ValueError(f"cannot upload to '{to[0]}': expected hub USER/NAME")
     files = export_weights(run, out, chosen)
+    if int8:
+        from mnist_fastai.quantize import export_int8
+        from mnist_fastai.stats import format_accuracy
+        found = export_int8(run, out)
+        files += found.files
     for o in files: print(f'{o.stat().st_size:9,} bytes  {o}')
+    if int8: print(*(f'{name:8} {format_accuracy(found[name])} of validation' for name in ('float32', 'int8')), sep='\n')
+    if to:
+        from mnist_fastai.hub import push_to_hub
+        print(f'it is at {push_to_hub(files, to[1])}')
     return files
 
 # %% ../nbs/21c_cli.ipynb #ed7c6ab0
