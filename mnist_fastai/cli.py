@@ -265,7 +265,7 @@ def mnist_export(
         found = export_int8(run, out)
         files += found.files
     for o in files: print(f'{o.stat().st_size:9,} bytes  {o}')
-    if int8: print(*(f'{name:8} {format_accuracy(found[name])} of validation' for name in ('float32', 'int8')), sep='\n')
+    for name in ('float32', 'int8') if int8 else (): print(f'{name:8} {format_accuracy(found[name])} of validation')
     if to:
         from mnist_fastai.hub import push_to_hub
         print(f'it is at {push_to_hub(files, to[1])}')
