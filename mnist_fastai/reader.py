@@ -77,7 +77,9 @@ class Network:
         if not len(images): return np.zeros((0, 10), np.float32)
         x = self.normalised(images)
         scores = np.concatenate([self.scores(x[i:i + 500]) for i in range(0, len(x), 500)])
-        return scores/np.float32(self.numbers['temperature'])
+        scores = scores/np.float32(self.numbers['temperature'])
+        if np.isfinite(scores).all(): return scores
+        raise ValueError('the network answers with something that is not a number: its weights or metadata are damaged')
 
     def probs(self,
         images:np.ndarray # `uint8` n x 28 x 28, light ink on 0

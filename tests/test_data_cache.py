@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from fastai.data.external import fastai_path
+from PIL import Image
 from digit_files import noise, png
 
 from mnist_fastai.data.cache import (
-    _decoded, cache_file, decode_images, decoded, describe, file_states, open_cache, snapshot, split_hash
+    _decoded, cache_file, decode_image, decode_images, decoded, describe, file_states, open_cache, snapshot, split_hash
 )
 from mnist_fastai.data.core import mnist_mean_std
 from mnist_fastai.data.folders import image_files
@@ -159,3 +160,23 @@ def test_digits_in_mnists_clothes_are_not_called_mnist(digits, tmp_path):
     fake = tmp_path/'mnist_png'
     fake.symlink_to(digits)
     assert describe(Path(fake))['name'] != 'MNIST'
+
+
+def test_pictures_are_decoded_as_in_reading(digits, tmp_path):
+    ink = np.asarray(Image.open(image_files(digits/'training')[3]))
+    clear = np.zeros((28, 28, 4), np.uint8)
+    clear[..., 3] = ink  # black ink: all of it is in the transparency
+    Image.fromarray(clear).save(tmp_path/'clear.png')
+    Image.fromarray(ink.astype(np.uint16)*200).save(tmp_path/'deep.png')
+    Image.fromarray(np.dstack([255 - ink, np.full_like(ink, 255), np.full_like(ink, 255)])).save(tmp_path/'red.png')
+    assert (decode_image(tmp_path/'clear.png') == 255 - ink).all()
+    assert np.abs(decode_image(tmp_path/'deep.png')*(65535/255/200) - ink).max() < 1
+    assert np.corrcoef(decode_image(tmp_path/'red.png').ravel(), 255. - ink.ravel())[0, 1] > .99
+
+
+@pytest.mark.fault('hostile or damaged files')
+def test_postscript_with_the_name_of_a_picture_starts_no_program(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+    monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', lambda *_, **__: pytest.fail('Ghostscript was started'))
+    (tmp_path/'a.png').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n%%EOF\n')
+    with pytest.raises(ValueError, match='is not a readable image'): decode_image(tmp_path/'a.png')

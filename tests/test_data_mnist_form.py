@@ -46,11 +46,10 @@ def test_what_has_mnists_form_is_left_alone(kind, tmp_path, capsys, digits):
     assert not capsys.readouterr().out and (path == source or kind != 'folder')
 
 
-def test_noise_random_labels_and_nothing_at_all_are_left_alone():
+def test_noise_and_random_labels_are_left_alone():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 300)
-    for images in (rng.integers(0, 256, (300, 28, 28), np.uint8), np.zeros((300, 28, 28), np.uint8),
-                   np.full((300, 28, 28), 255, np.uint8), rng.permutation(digits_arrays()[0])[:300]):
+    for images in (rng.integers(0, 256, (300, 28, 28), np.uint8), rng.permutation(digits_arrays()[0])[:300]):
         splits, changes = to_mnist_form(dict(training=(images, labels), testing=(images, labels)))
         assert not changes and splits['training'][0] is images
 
@@ -155,3 +154,11 @@ def test_a_model_of_dark_digits_reads_its_own_test_pictures(kind, tmp_path, caps
     pictures = files if kind == 'folder' else [255 - np.asarray(Image.open(f)) for f in files]  # dark, as in the source
     right = [p.digit == int(f.parent.name) for p, f in zip(Predictor(run.path).predict_batch(pictures), files)]
     assert reported > .8 and np.mean(right) == pytest.approx(reported, abs=.005)
+
+
+@pytest.mark.fault('hostile or damaged files')
+def test_images_of_a_digit_that_are_all_the_same_are_refused(tmp_path):
+    as_folder(tmp_path/'data', some_images, some_labels)
+    for file in image_files(tmp_path/'data'/'training'):
+        if file.parent.name == '3': file.write_bytes(png())
+    with pytest.raises(ValueError, match='images in training/3 are all the same'): mnist_path(tmp_path/'data')

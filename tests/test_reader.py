@@ -6,6 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from mnist_fastai.inference import Predictor
 from mnist_fastai.reader import Network, packaged
 
 
@@ -72,3 +73,24 @@ def test_probabilities_are_of_ten_digits_and_none_are_of_no_images():
 def test_the_temperature_is_that_of_the_json(name):
     known = json.loads(packaged[name].with_suffix('.json').read_text())['use']
     assert Network(name).numbers == pytest.approx(known)
+
+
+@pytest.mark.fault('hostile or damaged files')
+@pytest.mark.parametrize('key, value', [('std', '1e-320'), ('temperature', '1e-45'), ('mean', '1e300')])
+def test_numbers_that_make_scores_meaningless_are_refused(key, value, tmp_path):
+    model = onnx.load(packaged['tiny'])
+    for prop in model.metadata_props:
+        if prop.key == key: prop.value = value
+    onnx.save(model, tmp_path/'a.onnx')
+    with pytest.raises(ValueError, match='not a number|makes no sense'):
+        Network(tmp_path/'a.onnx').probs(np.zeros((1, 28, 28), np.uint8) + np.eye(28, dtype=np.uint8)*200)
+
+
+@pytest.mark.fault('hostile or damaged files')
+def test_weights_that_are_not_numbers_answer_nothing(tmp_path):
+    model = onnx.load(packaged['tiny'])
+    weights = max(model.graph.initializer, key=lambda o: len(o.raw_data))
+    weights.raw_data = np.full(len(weights.raw_data)//4, np.nan, np.float32).tobytes()
+    onnx.save(model, tmp_path/'a.onnx')
+    with pytest.raises(ValueError, match='not a number'):
+        Predictor(tmp_path/'a.onnx').predict_batch([np.eye(28, dtype=np.uint8)*200])

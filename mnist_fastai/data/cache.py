@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from fastcore.all import defaults
 
 from .folders import dataset_title, imports_path, list_images, scan_images, split_names
+from ..pictures.opening import formats, to_uint8, upright
 from ..utils import atomic_file, progress
 
 # %% ../../nbs/03b_data.cache.ipynb #5e0f3b1c
@@ -32,14 +33,13 @@ def decode_image(
     "Decode an image file to grey pixels; `ValueError` if it is not a readable image of 28x28 pixels"
     name = name or file
     try:
-        with Image.open(file) as img:
-            size, pixels = img.size, None
-            if size == (28, 28): pixels = np.asarray(img if img.mode == 'L' else img.convert('L'))
-    except (FileNotFoundError, PermissionError): raise
+        with Image.open(file, formats=formats) as img:
+            if img.size != (28, 28): raise WrongSize(name, img.size)
+            if img.format == 'PNG' and img.mode == 'L' and not img.has_transparency_data: return np.asarray(img)
+            return to_uint8(upright(img, 28)[0])
+    except (FileNotFoundError, PermissionError, WrongSize): raise
     except UnidentifiedImageError: raise ValueError(f'{name} is not a readable image') from None
     except Exception as e: raise ValueError(f'{name} is not a readable image: {e}') from None
-    if pixels is None: raise WrongSize(name, size)
-    return pixels
 
 # %% ../../nbs/03b_data.cache.ipynb #bb9c24c9
 class _Chunks(torch.utils.data.Dataset):

@@ -99,9 +99,13 @@ def read_any_size(
 def to_mnist_form(
     splits:dict # From `read_one_size`
 ) -> tuple: # (the splits in MNIST's form, a list of sentences that say what was done)
-    "Convert dark ink, and swap rows and columns back"
+    "Convert dark ink, and swap rows and columns back; `ValueError` if all images of a digit are the same"
     counts, changes = [], []
     for split, (images, *rest) in splits.items():
+        for digit in digits:
+            one = images[rest[0] == int(digit)]
+            if len(one) > 1 and (one == one[0]).all():
+                raise ValueError(f'the {len(one):,} images in {split}/{digit} are all the same: expected handwriting')
         images, n = to_light_ink(images)
         splits = {**splits, split: (images, *rest)}
         if n: counts.append(f'{n:,} of {len(images):,} {split}')
