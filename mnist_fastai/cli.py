@@ -225,13 +225,13 @@ def mnist_read(
 @command
 def mnist_kaggle(
     test:str, # Kaggle's test.csv, plain, .gz or in a .zip, or the folder that it is in
-    submission:str, # The file to write: ImageId,Label
+    submission:str, # The file to write: ImageId,Label; - is standard output
     model:str='best', # As for mnist-predict; best has learned most of Kaggle's images: to compete, train your own
     trust:bool=False, # As for mnist-predict
     force:bool=False # Overwrite the submission if it is there
 ):
     "Write a submission to Kaggle's Digit Recognizer"
-    if os.path.exists(submission) and not force:
+    if os.path.isfile(submission) and not force:
         raise FileExistsError(f"'{submission}' is there already: name another file, or overwrite it with --force")
     from mnist_fastai.data.formats import read_csv
     from mnist_fastai.utils import atomic_file
@@ -243,7 +243,7 @@ def mnist_kaggle(
     labels = reader.probs(images).argmax(1).tolist()
     with atomic_file(submission, 'w', encoding='utf-8') as f:
         f.write('ImageId,Label\n' + ''.join(f'{i},{label}\n' for i, label in enumerate(labels, 1)))
-    print(f'{len(labels):,} answers in {submission}')
+    if submission != '-': print(f'{len(labels):,} answers in {submission}')
     return labels
 
 # %% ../nbs/21c_cli.ipynb #6e873cb6

@@ -6,7 +6,9 @@
 __all__ = ['prediction_row', 'format_row', 'page_row', 'print_rows', 'draw_and_check']
 
 # %% ../nbs/21a_output.ipynb #7d451cb1
-import csv, json, sys
+import csv, json, os, sys
+
+from .utils import atomic_file
 
 # %% ../nbs/21a_output.ipynb #da34d406
 def prediction_row(
@@ -70,7 +72,8 @@ def draw_and_check(
     if show:
         from mnist_fastai.drawing import draw_predictions
         fig = draw_predictions(drawn)
-        fig.savefig(show, dpi=min(100, 60_000//fig.get_figheight()))  # matplotlib draws fewer than 65,536 pixels
+        with atomic_file(show) as f:  # matplotlib draws fewer than 65,536 pixels
+            fig.savefig(f, format=os.path.splitext(show)[1][1:] or 'png', dpi=min(100, 60_000//fig.get_figheight()))
     reasons = [row['reason'] for row in rows if row['reason']]
     if len(rows) == 1 and reasons: raise ValueError(reasons[0])
     if reasons: raise ValueError(f'{len(reasons)} of {len(rows)} pictures could not be read')

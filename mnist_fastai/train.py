@@ -10,6 +10,7 @@ __all__ = ['make_config', 'open_data', 'recipe_callbacks', 'DivergedError', 'fit
 import math, re
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -117,8 +118,9 @@ def export_learner(
     name:str='learner.pkl' # The file in it
 ):
     "`Learner.export`, and the weights of a network alone as `weights.safetensors`; each whole or not at all"
-    learn.export(f'.{name}')
-    (learn.path/f'.{name}').rename(learn.path/name)
+    with TemporaryDirectory(dir=learn.path, prefix='.') as tmp:
+        learn.export(file := Path(tmp).resolve()/name)
+        file.rename(learn.path/name)
     if isinstance(learn.model, Estimator): return
     with atomic_file(learn.path/'weights.safetensors') as f:
         f.write(save({k: v.cpu().contiguous() for k, v in learn.model.state_dict().items()}))

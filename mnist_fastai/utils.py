@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/00_utils.ipynb #bbed7f6e
-import io, json, os, shlex, shutil, sys, tempfile, time
+import errno, io, json, os, shlex, shutil, sys, tempfile, time
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -19,11 +19,20 @@ from fastcore.xtras import atomic_save
 # %% ../nbs/00_utils.ipynb #55fc55a5
 @contextmanager
 def atomic_file(
-    file:str|Path, # The file to write
+    file:str|Path, # The file to write; `-` is standard output
     mode:str='wb', # As in `open`
     **kwargs # To `atomic_save`
 ): # Yields the open file
-    "Write a file that appears complete or not at all, readable as the `umask` says"
+    "Write a file that appears complete or not at all, readable as the `umask` says; a device is written to"
+    if str(file) == '-':
+        yield sys.stdout.buffer if 'b' in mode else sys.stdout
+        return
+    file = Path(file)
+    if file.is_dir(): raise IsADirectoryError(errno.EISDIR, 'it is a folder, and a file is expected', str(file))
+    if file.exists() and not file.is_file():  # /dev/stdout, /dev/null, a pipe
+        with open(file, mode, **kwargs) as f: yield f
+        return
+    if file.is_symlink(): raise ValueError(f"'{file}' is a link to another file, which stays as it is: name that one")
     with atomic_save(file, mode, **kwargs) as f:
         yield f
         f.flush()

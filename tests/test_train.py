@@ -269,3 +269,15 @@ def test_a_teacher_wants_standardized_pixels_and_must_exist(digits, tmp_path):
     with pytest.raises(ValueError, match="no pretrained network 'nobody': expected one of"):
         train('digits', 'mlp', epochs=1, teacher='nobody', out=tmp_path/'run')
     assert not (tmp_path/'run').exists()
+
+
+@pytest.mark.fault('hostile or damaged files')
+def test_a_link_in_a_strangers_run_is_not_written_through(trained, tmp_path):
+    learn = load_run(trained[0])
+    learn.path = tmp_path/'run'
+    learn.path.mkdir()
+    (tmp_path/'mine').write_text('mine')
+    for name in ('.learner.pkl', 'learner.pkl'): (learn.path/name).symlink_to(tmp_path/'mine')
+    export_learner(learn)
+    assert (tmp_path/'mine').read_text() == 'mine'
+    assert not (learn.path/'learner.pkl').is_symlink() and load_learner(learn.path/'learner.pkl')
