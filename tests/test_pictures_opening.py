@@ -1,13 +1,14 @@
 """Any picture is opened, or refused with one clear error."""
 import io
 import struct
+import subprocess
 import sys
 import time
 import zlib
 
 import numpy as np
 import pytest
-from conftest import full
+from conftest import full, only_full
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -16,7 +17,7 @@ from PIL import Image
 
 from mnist_fastai.inference import Predictor
 from mnist_fastai.pictures.finding import find_digit, find_digits, to_mnist
-from mnist_fastai.pictures.opening import most_contrast, upright
+from mnist_fastai.pictures.opening import most_contrast, reduced, upright
 
 
 @pytest.fixture(scope='module')
@@ -195,3 +196,27 @@ def test_whatever_comes_in_digits_or_one_clear_error_come_out(source):
         assert str(e) and '\n' not in str(e)
         return
     assert all(o.image.shape == (28, 28) and o.image.dtype == np.uint8 for line in lines for o in line)
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'I;16'])
+def test_a_large_picture_is_made_smaller_in_bands_as_if_at_once(mode):
+    rng = np.random.default_rng(3)
+    shape = (2503, 4001, len(mode)) if mode in ('RGB', 'RGBA') else (2503, 4001)
+    values = rng.integers(0, 65536 if mode == 'I;16' else 256, shape).astype(np.uint16 if mode == 'I;16' else np.uint8)
+    values[..., -1 if mode == 'RGBA' else slice(0)] = 255
+    at_once = Image.fromarray((values/257).round().astype(np.uint8) if mode == 'I;16' else values).reduce(4)
+    found = reduced(Image.fromarray(values), 1000)
+    assert (np.asarray(found.convert('RGB')) == np.asarray(at_once.convert('RGB'))).all()
+
+
+@only_full
+@pytest.mark.fault('hostile or damaged files')
+@pytest.mark.parametrize('mode', ['L', 'P', 'I;16', 'RGB', 'RGBA'])
+def test_no_picture_takes_more_than_400_megabytes(mode, tmp_path):
+    side = 9_480 if mode in ('RGB', 'RGBA') else 10_000  # larger ones are refused
+    Image.new(mode, (side, side)).save(tmp_path/'a.png', compress_level=1)
+    code = ('import resource, sys; from mnist_fastai.pictures.opening import upright\n'
+            'def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3\n'
+            'before = peak(); upright(sys.argv[1], 1000); print(peak() - before)')
+    done = subprocess.run([sys.executable, '-c', code, tmp_path/'a.png'], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 400

@@ -18,7 +18,8 @@ from ..utils import refuse_url
 
 # %% ../../nbs/14a_pictures.opening.ipynb #20e221fe
 def from_array(
-    array # Numbers: h x w, h x w x 3 (RGB) or h x w x 4 (RGBA); 0 to 1, 0 to 255 or 0 to 65535
+    array, # Numbers: h x w, h x w x 3 (RGB) or h x w x 4 (RGBA); 0 to 1, 0 to 255 or 0 to 65535
+    high:float|None=None # The highest number, if this is part of an array; default: that of `array`
 ) -> Image.Image: # 8 bits per channel
     "Turn an array into a picture; `ValueError` if it is not one"
     a = np.asarray(array)
@@ -28,7 +29,7 @@ def from_array(
         raise ValueError(f'an array of shape {a.shape} and type {a.dtype} is not a picture: expected numbers, h x w, '
                          'h x w x 3 or h x w x 4')
     if a.dtype == np.uint8: return Image.fromarray(np.ascontiguousarray(a))
-    low, high = float(a.min()), float(a.max())
+    low, high = float(a.min()), float(a.max() if high is None else high)
     if not (0 <= low and high <= 65535):
         raise ValueError(f'an array from {low:g} to {high:g} is not a picture: expected 0 to 1, 0 to 255 or 0 to 65535')
     top = 1 if a.dtype.kind == 'b' or a.dtype.kind == 'f' and high <= 1 else 255 if high <= 255 else 65535
@@ -51,7 +52,7 @@ def unwrapped(
 # %% ../../nbs/14a_pictures.opening.ipynb #9f859e77
 formats = 'PNG', 'JPEG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM'
 suffixes = '.png', '.jpg', '.jpeg', '.gif', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.avif', '.heic'
-most_pixels = 100_000_000
+most_pixels, most_bytes = 100_000_000, 360_000_000  # decoded, with 1 or 2 and with 4 bytes per pixel
 brands = dict(avif='AVIF', avis='AVIF', heic='HEIF', heix='HEIF', heim='HEIF', heis='HEIF', hevc='HEIF', mif1='HEIF',
               msf1='HEIF')  # what stands after `ftyp` in the files of telephones (ISO/IEC 23008-12; AVIF 1.1)
 advice = dict(AVIF='is AVIF: convert it to JPEG, or pip install --upgrade pillow',
@@ -108,9 +109,10 @@ def open_image(
     if isinstance(source, Image.Image): image = source.copy()
     elif isinstance(source, (str, Path, io.BytesIO)): image = open_file(source)
     else: image = from_array(source)
-    if image.width*image.height <= most_pixels: return image
-    raise ValueError(f'{called(source)} has {image.width} x {image.height} pixels: expected at most {most_pixels:,} in '
-                     'all')
+    wide = image.mode not in ('1', 'L', 'P', 'I;16', 'I;16B') and image.format != 'JPEG'  # which is decoded small
+    most = most_bytes//4 if wide else most_pixels
+    if image.width*image.height <= most: return image
+    raise ValueError(f'{called(source)} has {image.width} x {image.height} pixels: expected at most {most:,} in all')
 
 # %% ../../nbs/14a_pictures.opening.ipynb #4618d269
 def most_contrast(
@@ -132,11 +134,20 @@ def reduced(
 ) -> Image.Image: # L or RGB
     "Turn a picture upright, lay it on an opaque ground, and make it smaller"
     if image.format == 'JPEG': image.draft(None, (side, side))
+    transparent, by = image.has_transparency_data, max(max(image.size)//side, 1)
+    high = image.getextrema()[1] if image.mode[0] in 'IF' else None
+    def reduced_band(top):  # a whole picture that is converted takes many times its memory
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if high is not None: part = from_array(np.asarray(part), high)
+        if part.mode not in ('L', 'RGB', 'RGBA', 'LA'): part = part.convert('RGBA' if transparent else 'RGB')
+        return part.reduce(by)
+    rows = by*max(4_000_000//(by*image.width), 1)
+    bands = [reduced_band(top) for top in range(0, image.height, rows)]
+    exif = image.getexif()
+    image = Image.new(bands[0].mode, (bands[0].width, sum(o.height for o in bands)))
+    for i, band in enumerate(bands): image.paste(band, (0, i*bands[0].height))
+    image.info['exif'] = exif.tobytes()
     image = ImageOps.exif_transpose(image)
-    if image.mode[0] in 'IF': image = from_array(np.asarray(image))
-    transparent = image.has_transparency_data
-    if image.mode not in ('L', 'RGB', 'RGBA', 'LA'): image = image.convert('RGBA' if transparent else 'RGB')
-    if (by := max(image.size)//side) > 1: image = image.reduce(by)
     if not transparent: return image
     light, alpha = (np.asarray(o, np.float32) for o in image.convert('LA').split())
     ground = 'white' if (light*alpha).sum() < 127.5*alpha.sum() else 'black'  # black if what is drawn is light
