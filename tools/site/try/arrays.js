@@ -22,7 +22,11 @@ export function round(x) {  // Python's round, np.round: halves to the even neig
     return rest < .5 || rest == .5 && low % 2 == 0 ? low : low + 1
 }
 
-export function map(plane, change) { return new Plane(plane.height, plane.width, plane.data.map(change)) }
+export function map(plane, change, kind = plane.data.constructor) {  // `kind`: of array
+    const {height, width, data} = plane, to = new kind(data.length)
+    for (let i = 0; i < to.length; i++) to[i] = change(data[i], i)
+    return new Plane(height, width, to)
+}
 
 export function transposed({height, width, data}) {
     const to = new Plane(width, height, new data.constructor(data.length))

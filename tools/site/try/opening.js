@@ -14,7 +14,8 @@ export async function openPicture(file) {  // open_image: from a `Blob`
 }
 
 function channels({width, height, data}) {  // Image.split
-    return range(4).map(c => new Plane(height, width, Uint8Array.from({length: width*height}, (_, i) => data[4*i + c])))
+    const empty = new Plane(height, width, new Uint8Array(width*height))
+    return range(4).map(c => map(empty, (_, i) => data[4*i + c]))
 }
 
 function multiplied(a, b) { const t = a*b + 128; return ((t >> 8) + t) >> 8 }  // Pillow's MULDIV255
@@ -42,10 +43,8 @@ export function reduced(picture, side) {  // Red, green and blue: three planes o
     let planes = channels(picture)
     const transparent = planes[3].data.some(o => o < 255), by = planes => Math.floor(planes[0].longer/side)
     if (!transparent) planes.pop()
-    if (picture.jpeg) {  // Pillow's draft lets the decoder do this
-        const most = Math.floor(Math.min(picture.width, picture.height)/side), draft = [8, 4, 2].find(o => most >= o)
-        if (draft) planes = planes.map(o => reduce(o, draft))
-    }
+    const draft = picture.jpeg && [8, 4, 2].find(o => Math.min(picture.width, picture.height) >= o*side)
+    if (draft) planes = planes.map(o => reduce(o, draft))  // Pillow lets the decoder do it, almost so
     if (by(planes) > 1) {
         const n = by(planes)
         planes = transparent ? unpremultiplied(premultiplied(planes).map(o => reduce(o, n)))
@@ -72,7 +71,7 @@ export function mostContrast(colours) {  // The mixture of red, green and blue i
     return map(colours[0], (_, i) => clip(red[i]*mix[0] + green[i]*mix[1] + blue[i]*mix[2] - lowest, 0, 1))
 }
 
-function asFloat(plane) { return new Plane(plane.height, plane.width, Float32Array.from(plane.data, o => o/255)) }
+function asFloat(plane) { return map(plane, o => o/255, Float32Array) }
 
 export function upright(picture, side) {  // [grey from 0 to 1, pixels of the picture for one of these]
     const planes = reduced(picture, side), [red, green, blue] = planes.map(o => o.data)
@@ -84,5 +83,5 @@ export function upright(picture, side) {  // [grey from 0 to 1, pixels of the pi
 export function resized(plane, shape) { return resize(plane, shape, 'bilinear') }
 
 export function toUint8(grey) {  // Brightness with 8 bits per pixel
-    return new Plane(grey.height, grey.width, Uint8Array.from(grey.data, o => round(Math.fround(255*o))))
+    return map(grey, o => round(Math.fround(255*o)), Uint8Array)
 }

@@ -5,7 +5,8 @@ const find = name => document.querySelector(`.try ${name}`)
 const worker = new Worker(new URL('worker.js', import.meta.url), {type: 'module'})
 const files = {}  // what was loaded: address to bytes
 const box = Object.assign(document.createElement('div'), {className: 'box'})  // around the digit of a photo
-let file, busy = false, waiting  // a photo, if there is one; the last picture that came while the worker was busy
+let file, asked  // the photo, if there is one; that of the answer to come
+let busy = true, waiting  // the last picture that came while the worker was busy
 
 const pad = new Pad(find('canvas.ink'), find('.pad i'), ask)
 
@@ -18,12 +19,14 @@ function ask(picture) {  // Read a picture, or if the worker is busy, as soon as
     if (!busy && waiting) send()
 }
 
-function send() { busy = true; worker.postMessage(waiting); waiting = undefined }
+function send() { busy = true; asked = file; worker.postMessage(waiting); waiting = undefined }
 
 worker.onmessage = ({data}) => {
-    if (data.files) return showLoaded(data.files)
     busy = false
-    if (file || pad.strokes.length) data.answer ? showAnswer(data) : showProblem(data.problem)
+    if (data.files) showLoaded(data.files)
+    const wanted = asked == file && (file || pad.strokes.length)
+    if (data.answer && wanted) showAnswer(data)
+    if (data.problem && (wanted || data.loading)) showProblem(data.problem)
     if (waiting) send()
 }
 worker.onerror = () => showProblem('This page needs a browser that runs WebAssembly and modules in workers.')
@@ -82,4 +85,4 @@ find('.models').onchange = () => ask(file ?? pad.picture)
 document.ondragover = event => event.preventDefault()
 document.ondrop = event => { event.preventDefault(); if (event.dataTransfer.files[0]) showPhoto(event.dataTransfer.files[0]) }
 document.onpaste = event => { if (event.clipboardData.files[0]) showPhoto(event.clipboardData.files[0]) }
-worker.postMessage({model: model()})
+worker.postMessage({model: model()})  // opens the networks meanwhile

@@ -6,9 +6,8 @@ onmessage = async ({data: {model, picture}}) => {  // A file, or what a canvas h
     try {
         const predictor = await openPredictor(model)
         const files = performance.getEntriesByType('resource').map(o => [o.name, o.decodedBodySize])
-        postMessage({files})
-        if (!picture) return
+        if (!picture) return postMessage({files})
         if (picture instanceof Blob) picture = await openPicture(picture)
-        postMessage({answer: await predictor.predict(picture), size: [picture.width, picture.height]})
-    } catch (error) { postMessage({problem: error.message}) }
+        postMessage({files, answer: await predictor.predict(picture), size: [picture.width, picture.height]})
+    } catch (error) { postMessage({problem: error.message, loading: !picture}) }
 }
