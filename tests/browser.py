@@ -18,8 +18,8 @@ def open_browser():
 
 
 def path_of(tab, stroke):
-    "A stroke of `pages.strokes` on the canvas of `mnist-app`, in pixels of the window"
-    box = tab.locator('canvas').bounding_box()
+    "A stroke of `pages.strokes` on the canvas of a page, in pixels of the window"
+    box = tab.locator('canvas').first.bounding_box()
     return [(box['x'] + box['width']*(.28 + .44*x), box['y'] + box['height']*(.15 + .7*y)) for x, y in stroke]
 
 

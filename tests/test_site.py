@@ -1,12 +1,18 @@
 """The site as a reader's browser shows it. `make docs` runs this on what it has built; without `SITE` it is skipped."""
+import base64
 import functools
+import io
 import os
 import threading
+import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import numpy as np
 import pytest
+from browser import draw_stroke
+from PIL import Image
 
 pytestmark = pytest.mark.skipif('SITE' not in os.environ, reason='of the built site: make docs')
 root, site = Path(__file__).parents[1], Path(os.environ.get('SITE', '.')).resolve()
@@ -107,3 +113,107 @@ def test_the_search_finds(base, browser):
     tab.locator('.md-search-result__link', has_text='mnist_learner').first.click(timeout=20_000)
     tab.wait_for_url(f'{base}*/*')
     assert 'mnist_learner' in tab.locator('.md-content').inner_text()
+
+
+def as_file(image):
+    "The bytes of a PIL image: JPEG if it was one, else PNG"
+    image.save(file := io.BytesIO(), kind := image.format or 'PNG', **dict(quality=85)*(kind == 'JPEG'))
+    return file.getvalue()
+
+
+def pictures(folder, n):
+    "So many files with a digit, of all kinds that people have: small ones, photos and drawings, some of them JPEG"
+    from mnist_fastai.pictures.photos import drawn, kinds, photo, picture_kinds, written
+    rng, files = np.random.default_rng(0), sorted(folder.glob('training/*/*.png'))
+    def digit(): return np.asarray(Image.open(files[rng.integers(len(files))]))
+    def written_on(kind, height): return photo(rng, written(rng, [[digit()]], height)[0], kind)
+    ways = [*(lambda make=make: make(digit(), rng) for make in picture_kinds.values()),
+            *(lambda kind=kind: written_on(kind, int(rng.integers(40, 160))) for kind in kinds),
+            lambda: Image.fromarray(drawn(rng, int(rng.integers(10)))),
+            lambda: Image.fromarray(255 - drawn(rng, int(rng.integers(10)), 140)),
+            lambda: Image.fromarray(np.dstack([np.zeros((280, 280, 3), np.uint8), drawn(rng, 4)])),  # transparent
+            lambda: Image.fromarray(np.full((60, 80), 200, np.uint8)),  # no digit
+            lambda: written_on('pen', 700)]  # large
+    return [as_file(ways[i % len(ways)]()) for i in range(n)]
+
+
+@pytest.fixture
+def try_page(base, browser):
+    "The page that reads digits in the browser, opened, with its networks, and with no way out"
+    if not (site/'try'/'page.js').is_file(): pytest.skip('this site was built without the page: make docs says why')
+    context, asked = browser.new_context(viewport=dict(width=390, height=844)), []
+    context.on('request', lambda o: asked.append(o.url))
+    context.route(lambda url: not url.startswith(base), lambda route: route.abort())
+    tab = context.new_page()
+    tab.goto(base + 'try/index.html')
+    tab.locator('.loaded', has_text='MB').wait_for(timeout=60_000)
+    yield tab
+    assert not [o for o in asked if not o.startswith((base, 'blob:', 'data:'))]
+    context.close()
+
+
+def test_a_browser_reads_as_python_does(try_page, digits):
+    from mnist_fastai.inference import Predictor
+    files, differ = pictures(digits, 200), {}
+    for model in 'tiny', 'best':
+        try_page.evaluate("""async model => {
+            const {openPredictor} = await import('./networks.js'), {openPicture} = await import('./opening.js')
+            const predictor = await openPredictor(model)
+            window.answer = async content => {
+                const bytes = Uint8Array.from(atob(content), o => o.charCodeAt()), jpeg = bytes[0] == 0xff
+                const picture = await openPicture(new Blob([bytes], {type: jpeg ? 'image/jpeg' : 'image/png'}))
+                try { const {probs, box} = await predictor.predict(picture); return {probs, box} }
+                catch (error) { return {problem: error.message} }
+            }}""", model)
+        try_page.context.set_offline(True)
+        for i, (file, python) in enumerate(zip(files, Predictor(model).predict_batch(files))):
+            there = try_page.evaluate('content => answer(content)', base64.b64encode(file).decode())
+            if python.reason: same = there.get('problem', '').lower().startswith(python.reason[:20])
+            else: same = there['box'] == list(python.box) and np.abs(there['probs'] - python.probs).max() < 1e-3
+            if not same: differ[f'{i} by {model}'] = python, there
+        try_page.context.set_offline(False)
+    assert not differ
+
+
+def test_the_page_reads_what_is_drawn_and_dropped(try_page, tmp_path):
+    from mnist_fastai.inference import Predictor
+    from mnist_fastai.pictures.photos import strokes
+    number, answer = try_page.locator('.number'), try_page.locator('.answer:not(.none)')
+    settled = """probs => [...document.querySelectorAll('.bars td:last-child')].every((o, digit) =>
+        Math.abs(parseFloat(o.textContent) - 100*probs[digit]) < .1)"""
+    for stroke in strokes[4]: draw_stroke(try_page, stroke, steps=5)
+    try_page.wait_for_function("document.querySelector('.try .number').textContent == '4'", timeout=20_000)
+    drawing = base64.b64decode(try_page.evaluate("document.querySelector('canvas.ink').toDataURL()").split(',')[1])
+    probs = Predictor('best').predict(drawing).probs.tolist()
+    try_page.wait_for_function(settled, arg=probs, timeout=20_000)
+    try_page.get_by_role('button', name='Undo').click()
+    try_page.get_by_role('button', name='Clear').click()
+    assert not answer.count() and 'appears here' in number.inner_text()
+    Image.fromarray(255 - np.asarray(Image.open(io.BytesIO(drawing)).convert('L'))).save(tmp_path/'photo.png')
+    try_page.locator('input[type=file]').set_input_files(tmp_path/'photo.png')
+    try_page.wait_for_function("document.querySelector('.try .number').textContent == '4'", timeout=20_000)
+    assert try_page.locator('.photo .box').is_visible()
+    try_page.get_by_label('tiny').check()
+    (tmp_path/'no.png').write_bytes(as_file(Image.new('L', (90, 90), 128)))
+    try_page.locator('input[type=file]').set_input_files(tmp_path/'no.png')
+    try_page.get_by_text('There is no digit in this picture').wait_for(timeout=20_000)
+
+
+def test_the_page_says_what_it_loads(try_page):
+    never = 'index.html', 'tiny.onnx'  # the page itself, and what is loaded when it is chosen
+    size = sum(o.stat().st_size for o in (site/'try').iterdir() if o.name not in never)
+    assert f'{size/1e6:.1f} MB' in try_page.locator('.loaded').inner_text()
+
+
+def test_the_first_answer_comes_within_two_seconds(base, browser, try_page):
+    from mnist_fastai.pictures.photos import drawn
+    if os.getloadavg()[0] > os.cpu_count()/2: pytest.skip('others are at work on this machine')
+    photo, seconds = as_file(Image.fromarray(drawn(np.random.default_rng(0), 3))), []
+    for _ in range(3):
+        tab, start = browser.new_page(), time.perf_counter()
+        tab.goto(base + 'try/index.html', wait_until='domcontentloaded')
+        tab.locator('input[type=file]').set_input_files(dict(name='3.png', mimeType='image/png', buffer=photo))
+        tab.locator('.answer:not(.none)').wait_for()
+        seconds.append(time.perf_counter() - start)
+        tab.close()
+    assert min(seconds) < 2, seconds

@@ -1,13 +1,16 @@
 """The site's pages: the repository's own files where they are, and an API reference written from the docments."""
 import inspect
 import json
+import logging
 import os
 import re
 import textwrap
 from functools import cache
+from html import escape
 from importlib import import_module
 from pathlib import Path
 
+import onnxruntime_web
 from bs4 import BeautifulSoup
 from fastcore.docments import docments
 from latex2mathml.converter import convert
@@ -15,6 +18,7 @@ from markdown.extensions.toc import nest_toc_tokens
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from mkdocs.structure.toc import get_toc
+from mnist_fastai.reader import packaged, read_onnx
 
 root = Path(__file__).parents[2]
 built = root/'build'/'notebooks'
@@ -24,6 +28,7 @@ docs = [root/'docs'/f'{o}.md' for o in ('install', 'commands', 'data', 'models',
 files = {root/'README.md', root/'CONTRIBUTING.md', root/'CHANGELOG.md', *docs, *results, *modules, *stories}
 link = re.compile(r'(\]\(|(?:href|src)=")(?![a-z]+:|#)([^)"#\s]+)')  # of Markdown or HTML: what comes before, the path
 elsewhere = re.compile(r'!\[([^]]*)\]\(https?:[^)]*\)')  # a picture from another host: its description
+try_left_out = ''  # why there is no page "Try it"
 formula = re.compile(r'`[^`]*`|(\$\$?)([^$]+)\1')  # or code, which may have a $ of its own
 
 
@@ -49,6 +54,7 @@ def on_config(config):
     "The navigation: a new notebook appears by itself"
     config.nav = [
         dict(Home='README.md'),
+        {'Try it': 'try/index.md'},
         dict(Guide=[rel(o) for o in docs]),
         dict(Stories=[{title(o): rel(o)} for o in stories]),
         dict(Modules=[{title(o): rel(o)} for o in modules]),
@@ -67,6 +73,26 @@ def on_files(found, config):
         page = File.generated(config, f'api/{title(o)}.md', content=api_page(o, config.edit_uri))
         page.edit_uri = rel(o)
         found.append(page)
+    add_networks(found, config)
+
+
+def add_networks(found, config):
+    "What the page `Try it` reads digits with: ONNX Runtime, three networks, and the numbers that belong to two of them"
+    global try_left_out
+    found.get_file_from_path('try/index.md').edit_uri = 'tools/site/try/index.md'
+    try: ort = onnxruntime_web.runtime(root/'build')
+    except OSError as e:
+        if 'GITHUB_ACTIONS' in os.environ: raise
+        try_left_out = str(e)
+        logging.getLogger('mkdocs.hooks').info(f'The page "Try it" is left out: {e}')
+        for o in [*found]:
+            if o.src_uri.startswith('try/') and o.src_uri != 'try/index.md': found.remove(o)
+        return
+    networks = [packaged['tiny'], packaged['best'], root/'mnist_fastai'/'pictures'/'finder.onnx']
+    for o in [*networks, *(ort/name for name in onnxruntime_web.names)]:
+        found.append(File.generated(config, f'try/{o.name}', abs_src_path=str(o)))
+    numbers = {o: read_onnx(packaged[o])[2] for o in ('tiny', 'best')}
+    found.append(File.generated(config, 'try/numbers.json', content=json.dumps(numbers)))
 
 
 def to_github(text, page, github):
@@ -77,7 +103,10 @@ def to_github(text, page, github):
     return link.sub(go, text)
 
 
-def on_page_markdown(markdown, page, config, files): return to_github(markdown, root/page.file.src_uri, config.edit_uri)
+def on_page_markdown(markdown, page, config, files):
+    if page.file.src_uri == 'try/index.md' and try_left_out:
+        return f'# Try it\n\nThis copy of the site was built without it: {escape(try_left_out)}.'
+    return to_github(markdown, root/page.file.src_uri, config.edit_uri)
 
 
 def write_notebook(nb, github):
@@ -139,8 +168,10 @@ def describe(o, name, github, level=2):
     head = f'{"#"*level} {name}'
     if not callable(o): return f'{head}\n\n' + ', '.join(f'`{k}`' for k in (o if hasattr(o, '__iter__') else [o]))
     f = inspect.unwrap(o)
-    source = f'{github}{rel(Path(inspect.getsourcefile(f)))}#L{line_of(f)}'
-    parts = [head, f'[source]({source}){{ .source }}', inspect.getdoc(o) or '']
+    source = []
+    if f.__module__.startswith('mnist_fastai'):  # not what a module only hands on
+        source = [f'[source]({github}{rel(Path(inspect.getsourcefile(f)))}#L{line_of(f)}){{ .source }}']
+    parts = [head, *source, inspect.getdoc(o) or '']
     if not inspect.isclass(o) or not issubclass(o, Exception): parts += [signature(o, name), table(o)]
     if inspect.isclass(o):
         own = {k: v for k, v in vars(o).items() if inspect.isfunction(v) and k[0] != '_' and v.__doc__}
