@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mnist_data', 'mnist_train', 'mnist_compare', 'mnist_sweep', 'mnist_lr_find', 'mnist_train_finder', 'mnist_predict',
-           'mnist_read', 'mnist_kaggle', 'mnist_export', 'mnist_evaluate', 'mnist_app', 'mnist_bench']
+           'mnist_read', 'mnist_kaggle', 'mnist_export', 'mnist_evaluate', 'mnist_app', 'mnist_serve', 'mnist_bench']
 
 # %% ../nbs/21c_cli.ipynb #63fb2346
 import gc, os, sys
@@ -280,13 +280,38 @@ def mnist_app(
     port:int=7860, # Port of the page; 0: any that is free
     reject_below:float=.7, # Say "not sure" if the probability is less (0 to 1)
     no_browser:bool=False, # Serve the page, open no browser
+    names:str='', # Names by which it may be asked for, with commas between, beside its address and localhost
     trust:bool=False # Run the code in a .pkl
 ):
     "Open a page to draw a digit on"
     try: from mnist_fastai.app.core import serve
     except ModuleNotFoundError as e: raise ValueError(f"{e}: pip install 'mnist_fastai[app]'") from None
     models = [models] if isinstance(models, str) else models or ['best']
-    serve(models, host, port, not no_browser, reject_below=reject_below, trust=trust)
+    serve(models, host, port, not no_browser, names, reject_below=reject_below, trust=trust)
+
+# %% ../nbs/21c_cli.ipynb #5e1f0c3a
+@command
+def mnist_serve(
+    models:Annotated[str, 'best, strong, tiny, the folder of a run, a file of a bundle; the first answers unless a request '
+                     'names another; none: best', dict(nargs='*')],
+    host:str='127.0.0.1', # Who can ask: 127.0.0.1, this machine; 0.0.0.0, everyone who can reach it
+    port:int=8000, # Port; 0: any that is free
+    names:str='', # As for mnist-app
+    reject_below:float=.7, # As for mnist-predict
+    megabytes:float=20, # Of a picture's file, at most
+    pixels:int=25_000_000, # Of a picture, at most
+    seconds:float=10, # Until an answer, at most
+    waiting:int=100, # Requests at a time, at most
+    trust:bool=False # As for mnist-predict
+):
+    "Read digits for programs, over HTTP"
+    from mnist_fastai.utils import check_ranges
+    check_ranges(megabytes=(megabytes, 0), pixels=(pixels, 1), seconds=(seconds, 0), waiting=(waiting, 1))
+    try: from mnist_fastai.service import Limits, run_service
+    except ModuleNotFoundError as e: raise ValueError(f"{e}: pip install 'mnist_fastai[serve]'") from None
+    models, limits = [models] if isinstance(models, str) else models or ['best'], Limits(
+        int(megabytes*2**20), pixels, seconds, waiting)
+    run_service(models, host, port, names, reject_below=reject_below, trust=trust, limits=limits)
 
 # %% ../nbs/21c_cli.ipynb #1d8afdff
 @command
