@@ -31,7 +31,7 @@ from .inference import default_reject_below, Predictor
 from .output import page_row, prediction_row
 from .pictures.opening import open_image
 from .reader import packaged
-from .utils import look_up
+from .utils import check_ranges, look_up
 
 # %% ../nbs/20c_service.ipynb #f7d609e5
 patience = .008  # seconds in which a thread goes on to open pictures for a batch: about one photo's, or fifty of 28 x 28
@@ -97,7 +97,7 @@ class BatchReader:
 # %% ../nbs/20c_service.ipynb #4b192343
 class Limits(NamedTuple):
     "What a request may ask for"
-    bytes:int = max_photo_bytes # Of a picture's file
+    megabytes:float = max_photo_bytes/2**20 # Of a picture's file
     pixels:int = 25_000_000 # Of a picture
     seconds:float = 10. # Until the answer
     waiting:int = 100 # Requests at a time
@@ -166,9 +166,10 @@ def service_app(
     limits:Limits=default_limits
 ) -> FastAPI: # For an ASGI server
     "Make an app with /predict, /read, /health and /docs"
+    check_ranges(**{name: (value, 0) for name, value in limits._asdict().items()})
     about = 'Reads digits in pictures. Answers are those of mnist-predict --json and mnist-read --json.'
     app = FastAPI(title='mnist_fastai', description=about, version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(BoundedRequests, most=limits.bytes)
+    app.add_middleware(BoundedRequests, most=(most_bytes := int(limits.megabytes*2**20)))
     app.add_middleware(KnownHosts, names=names)
     reading, first, under_way = BatchReader(limits.pixels), next(iter(readers)), 0
     errors = {code: dict(model=Refusal, description=text) for code, text in {
@@ -187,7 +188,7 @@ def service_app(
         try:
             reader = look_up('model', model, readers)
             with fail_after(limits.seconds):
-                pictures = await sent_pictures(request, limits.bytes)
+                pictures = await sent_pictures(request, most_bytes)
                 found = await gather(*(wrap_future(reading.ask(batch_of(reader), o)) for _, o in pictures))
         except ValueError as e: raise HTTPException(422, str(e)) from None
         except TimeoutError:

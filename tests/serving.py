@@ -1,4 +1,4 @@
-"""`mnist-app` and `mnist-serve` in a process of their own, of this installation or of one as small as the container's."""
+"""`mnist-app` or `mnist-serve` in a process of its own, of this installation or of one as small as the container's."""
 import os
 import re
 import subprocess
