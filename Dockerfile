@@ -8,4 +8,5 @@ RUN pip install --no-cache-dir --no-deps .
 USER 1000
 ENV HOME=/tmp
 EXPOSE 7860
+# For programs alone: docker run --rm -p 8000:8000 mnist-app mnist-serve --host 0.0.0.0
 CMD ["mnist-app", "--host", "0.0.0.0", "--no-browser"]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mnist_data', 'mnist_train', 'mnist_compare', 'mnist_sweep', 'mnist_lr_find', 'mnist_train_finder', 'mnist_predict',
-           'mnist_read', 'mnist_kaggle', 'mnist_export', 'mnist_evaluate', 'mnist_app', 'mnist_bench']
+           'mnist_read', 'mnist_kaggle', 'mnist_export', 'mnist_evaluate', 'mnist_app', 'mnist_serve', 'mnist_bench']
 
 # %% ../nbs/21c_cli.ipynb #63fb2346
 import gc, os, sys
@@ -14,9 +14,11 @@ from typing import Annotated
 from fastcore.meta import delegates
 
 from .command import choose_command, command
-from .output import draw_and_check, format_row, kaggle_leak, page_row, prediction_row, print_rows
+from mnist_fastai.output import (
+    draw_and_check, format_row, kaggle_leak, page_row, prediction_row, print_rows, stdin_or_path
+)
 from .recipes import get_recipe, recipes as all_recipes
-from .utils import look_up
+from .utils import look_up, split_list
 
 # %% ../nbs/21c_cli.ipynb #764b0c06
 @command
@@ -75,13 +77,6 @@ def mnist_train(
     else: run = train.train(data, recipe, seed, train_size, valid_size, split_seed, log, out, **kwargs)
     print(run_summary(run))
     return run
-
-# %% ../nbs/21c_cli.ipynb #e35eaa0e
-def split_list(
-    text:str # With commas
-) -> list: # Of `str`
-    "Split text at commas"
-    return [o.strip() for o in text.split(',') if o.strip()]
 
 # %% ../nbs/21c_cli.ipynb #a954fad1
 @command
@@ -171,9 +166,6 @@ def mnist_train_finder(
     print(run)
     for o in sorted(run.iterdir()): print(f'{o.stat().st_size:9,} bytes  {o.name}')
     return run
-
-# %% ../nbs/21c_cli.ipynb #04d27f8c
-def stdin_or_path(file): return sys.stdin.buffer.read() if file == '-' else file  # `-` is standard input
 
 # %% ../nbs/21c_cli.ipynb #60246e7d
 @command
@@ -297,13 +289,34 @@ def mnist_app(
     port:int=7860, # Port of the page; 0: any that is free
     reject_below:float=.7, # Say "not sure" if the probability is less (0 to 1)
     no_browser:bool=False, # Serve the page, open no browser
+    names:str='', # Names by which it may be asked for, with commas between, beside its address and localhost
     trust:bool=False # Run the code in a .pkl
 ):
     "Open a page to draw a digit on"
     try: from mnist_fastai.app.core import serve
     except ModuleNotFoundError as e: raise ValueError(f"{e}: pip install 'mnist_fastai[app]'") from None
     models = [models] if isinstance(models, str) else models or ['best']
-    serve(models, host, port, not no_browser, reject_below=reject_below, trust=trust)
+    serve(models, host, port, not no_browser, names, reject_below=reject_below, trust=trust)
+
+# %% ../nbs/21c_cli.ipynb #5e1f0c3a
+@command
+def mnist_serve(
+    models:Annotated[str, 'As for mnist-app; the first answers unless a request names another', dict(nargs='*')],
+    host:str='127.0.0.1', # Who can ask: 127.0.0.1, this machine; 0.0.0.0, everyone who can reach it
+    port:int=8000, # Port of the service; 0: any that is free
+    names:str='', # As for mnist-app
+    reject_below:float=.7, # As for mnist-predict
+    megabytes:float=20., # Of a picture's file, at most
+    pixels:int=25_000_000, # Of a picture, at most
+    seconds:float=10., # Until an answer, at most
+    waiting:int=100, # Requests at a time, at most
+    trust:bool=False # As for mnist-predict
+):
+    "Read digits for programs, over HTTP"
+    try: from mnist_fastai.service import Limits, run_service
+    except ModuleNotFoundError as e: raise ValueError(f"{e}: pip install 'mnist_fastai[serve]'") from None
+    models, limits = [models] if isinstance(models, str) else models or ['best'], Limits(megabytes, pixels, seconds, waiting)
+    run_service(models, host, port, names, limits, reject_below=reject_below, trust=trust)
 
 # %% ../nbs/21c_cli.ipynb #1d8afdff
 @command

@@ -43,6 +43,9 @@ def page_row(
     return dict(file=file, lines=lines, left_out=round(page.left_out, 3), angle=round(float(page.angle), 1),
                 upright=bool(page.upright), reason=page.reason)
 
+# %% ../nbs/21a_output.ipynb #04d27f8c
+def stdin_or_path(file:str): return sys.stdin.buffer.read() if file == '-' else file  # `-` is standard input
+
 # %% ../nbs/21a_output.ipynb #845cddb4
 def print_rows(
     rows:list, # Of dicts with the same keys, one of them `reason`

@@ -108,6 +108,13 @@ def look_up(
     if name in options: return options[name]
     raise ValueError(f"there is no {kind} '{name}'{did_you_mean(name, options)}: expected one of {', '.join(options)}")
 
+# %% ../nbs/00_utils.ipynb #e35eaa0e
+def split_list(
+    text:str # With commas
+) -> list: # Of `str`
+    "Split text at commas"
+    return [o.strip() for o in text.split(',') if o.strip()]
+
 # %% ../nbs/00_utils.ipynb #bccf0be0
 def refuse_url(
     name # What should be a file or a folder

@@ -102,7 +102,7 @@ if '--pictures' in sys.argv:
 with TemporaryDirectory() as folder:
     venv = install_space(Path(folder))
     installed = int(subprocess.check_output(['du', '-sm', venv], text=True).split()[0])
-    with serving(exe=venv/'bin'/'mnist-app', GRADIO_TEMP_DIR=f'{folder}/uploads') as (url, server):
+    with serving(python=venv/'bin'/'python', GRADIO_TEMP_DIR=f'{folder}/uploads') as (url, server):
         rounds = measure(url, server)
         pictures(url)
 write_json(here/'app.json', dict(installed_mb=installed, milliseconds=rounds, gradio=version('gradio'),

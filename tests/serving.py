@@ -1,4 +1,4 @@
-"""`mnist-app` in a process of its own, of this installation or of one as small as the container's."""
+"""`mnist-app` or `mnist-serve` in a process of its own, of this installation or of one as small as the container's."""
 import os
 import re
 import subprocess
@@ -14,14 +14,15 @@ offline = dict.fromkeys(('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY
 
 
 @contextmanager
-def serving(*args, exe=Path(sys.executable).parent/'mnist-app', preexec_fn=None, **env):
-    "The address of a page and the process that serves it, with its stderr in `log`, without a way to the internet"
+def serving(*args, command='app', python=sys.executable, preexec_fn=None, **env):
+    "The address of a page or service and the process of it, with its stderr in `log`, without a way to the internet"
+    args = [*args, '--port', 0, *['--no-browser']*(command == 'app')]
     with TemporaryFile('w+') as log, subprocess.Popen(
-            [exe, *map(str, args), '--port', '0', '--no-browser'], stdout=subprocess.PIPE, stderr=log, text=True,
+            [python, '-m', 'mnist_fastai', command, *map(str, args)], stdout=subprocess.PIPE, stderr=log, text=True,
             preexec_fn=preexec_fn, env={**os.environ, **offline, **env}) as server:
         try:
             line, server.log = server.stdout.readline(), log
-            assert 'The page is at' in line, f'it did not start: {line}'
+            assert ' is at http' in line, f'it did not start: {line}'
             yield re.search(r'http://\S+', line)[0], server
         finally: server.terminate()
 

@@ -194,5 +194,5 @@ def test_the_container_serves_the_page(tmp_path, seven):
     "Its steps in a fresh virtual environment"
     venv = install_space(tmp_path)
     assert not [*venv.glob('lib/*/site-packages/torch')]
-    with serving(exe=venv/'bin'/'mnist-app') as (url, _), client_of(url) as client:
+    with serving(python=venv/'bin'/'python') as (url, _), client_of(url) as client:
         assert number_in(ask(client, seven)) == '7'

@@ -5,6 +5,7 @@ never typed: change the file in results/ (with the command that results/README.m
 """
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pandas as pd
@@ -109,6 +110,35 @@ share; memory in all rounds: {min(memory)} to {max(memory)} MB. Gradio {r['gradi
 {r['installed_mb']} MB.'''
 
 
+def service():
+    "How quick the service is beside the page, and how large both are"
+    r = result('service')
+    def median(name, of, kind, at_once): return statistics.median(
+        o[of] for o in r['rounds'][name] if (o['pictures'], o['at_once']) == (kind, at_once))
+    kinds = [*dict.fromkeys((o['pictures'], o['at_once']) for o in r['rounds']['page'])]
+    lines = [[kind, at_once, command, f"{median(name, 'a_second', kind, at_once):,.0f}",
+              *(f'{median(name, of, kind, at_once):.1f}' for of in ('median', 'p99'))]
+             for kind, at_once in kinds for name, command in (('page', '`mnist-app`'), ('service', '`mnist-serve`'))]
+    more = [f"{median('service', 'a_second', *o)/median('page', 'a_second', *o):.1f} times as many answers ({o[0]})"
+            for o in kinds if o[1] > 1]
+    starts, first, bad, steady = (r[o] for o in ('start_seconds', 'first_mb', 'bad_inputs', 'steady_mb'))
+    rounds, most = (max(o[k] for o in r['rounds']['page']) for k in ('round', 'at_once'))
+    env, versions, failed = r['environment'], r['versions'], sum(n for status, n in bad.items() if status >= '500')
+    return f'''{markdown_table(['pictures', 'at a time', 'command', 'answers a second', 'median ms', 'p99 ms'], lines)}
+
+With {most} requests at a time that is {' and '.join(more)}. Medians of {rounds} rounds, on
+{env['cores']} cores of {env['cpu']}, of which the client takes its share; both run at the same time, with `best`.
+
+| | until it answers, s | MB after the first answers |
+| --- | ---: | ---: |
+| `mnist-app` | {starts['page']:.1f} | {first['page']} |
+| `mnist-serve` | {starts['service']:.1f} | {first['service']} |
+
+Memory of `mnist-serve` in {r['steady_requests']:,} requests: {steady[0]} MB before, at most {max(steady)}, {steady[-1]}
+after. Broken pictures and forms: {sum(bad.values()):,}, of which {failed} got a status of 500 or above.
+FastAPI {versions['fastapi']}, uvicorn {versions['uvicorn']}, Gradio {versions['gradio']}.'''
+
+
 def faults():
     "What was injected, by kind"
     found = result('reliability')['faults']
@@ -166,6 +196,7 @@ tables = {
     'scale': scale_table(result('bench_scale')),
     'inference': inference_table(result('bench_inference')),
     'app': app(),
+    'service': service(),
     'summary': summary(),
     'layout': layout(),
     'on all': on_all(),

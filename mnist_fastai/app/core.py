@@ -6,7 +6,7 @@
 __all__ = ['build_page', 'build_app', 'serve']
 
 # %% ../../nbs/20b_app.core.ipynb #0aa20965
-import base64, os, socket, webbrowser
+import base64, os, webbrowser
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,17 +14,18 @@ from threading import Thread
 
 import gradio as gr
 import numpy as np
-import uvicorn
 from PIL import Image
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from fastcore.meta import delegates
 from fastcore.xml import Button, Div, Img, to_xml
 
 from .answers import answers_html
 from ..drawing import data_url
-from ..inference import default_reject_below, Predictor
+from ..hosting import max_photo_bytes, own_names, serve_app
+from ..inference import default_reject_below
 from ..reader import packaged
+from ..service import load_readers, service_app
 
 # %% ../../nbs/20b_app.core.ipynb #b8badcba
 hard_files = '''2/9664 4/2130 5/9729 6/1014 6/3422 7/3225 7/6576 7/8316 9/1232 9/1901
@@ -104,67 +105,39 @@ def build_page(
               show_progress_on=[photo], trigger_mode='always_last', queue=False, preprocess=False, api_name='answer')
     return page
 
-# %% ../../nbs/20b_app.core.ipynb #799d59e3
-max_photo_bytes = 20*2**20  # bytes of a photo
-
-class BoundedRequests:
-    "Refuse requests that are too large: more than a photo where photos are sent, elsewhere more than a megabyte"
-    def __init__(self, app): self.app = app
-
-    async def __call__(self, scope, receive, send):
-        size, most = 0, 1.5*max_photo_bytes if scope.get('path', '').endswith('/upload') else 2**20
-        async def bounded():
-            nonlocal size
-            message = await receive()
-            size += len(message.get('body', b''))
-            if size > most: raise HTTPException(413, 'too large')
-            return message
-        await self.app(scope, bounded, send)
-
 # %% ../../nbs/20b_app.core.ipynb #6b2d2d7a
 def build_app(
     models:list=('best',), # As `Predictor` takes them; they answer at first, the package's others can be chosen
     reject_below:float=default_reject_below, # As `Predictor` takes it
-    trust:bool=False # Run the code in a `.pkl`?
+    trust:bool=False, # Run the code in a `.pkl`?
+    names:set|None=None # As `KnownHosts` takes them
 ) -> FastAPI: # For an ASGI server
-    "Load models and put the page on an ASGI app; `ValueError` or `OSError` if one cannot be loaded"
-    short = [Path(model).resolve().name for model in models]
-    names = [name if short.count(name) == 1 and name not in packaged else str(model)
-             for model, name in zip(models, short)]
-    readers = {name: Predictor(model, reject_below, trust, threads=1)
-               for model, name in zip([*models, *packaged], [*names, *packaged])}
-    page = build_page(readers, names)
+    "Load models and put the page and the service on an ASGI app; `ValueError` or `OSError` if one cannot be loaded"
+    readers = load_readers([*models, *packaged], reject_below, trust)
+    page = build_page(readers, [*readers][:len({*map(str, models)})])
     page.has_launched = True  # or Gradio takes any path of this machine for an upload: it looks only if it was launched
     page.state_session_capacity = 100  # it keeps what each of them sent last
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(BoundedRequests)
     theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
     css = files('mnist_fastai.app').joinpath('page.css').read_text(encoding='utf-8')
+    app = service_app(readers, names)
     return gr.mount_gradio_app(app, page, '', theme=theme, css=css, max_file_size=max_photo_bytes, footer_links=[],
                                run_history=False, ssr_mode=False, enable_monitoring=False, show_error=True)
 
 # %% ../../nbs/20b_app.core.ipynb #ff93de17
-@delegates(build_app)
+@delegates(build_app, but=['names'])
 def serve(
     models:list=('best',), # As `build_app` takes them
     host:str='127.0.0.1', # Who can see the page: 127.0.0.1, only this machine; 0.0.0.0, all that can reach it
     port:int=7860, # Port of the page; 0: any that is free
     browser:bool=True, # Open a browser?
+    names:str='', # More names that it answers to, with commas between
     **kwargs
 ):
     "Serve the page until Ctrl-C, then forget all photos; `ValueError` if it cannot listen on that address"
+    def open_tab(url):
+        if browser: Thread(target=webbrowser.open, args=[url], daemon=True).start()  # some return only when closed
     with TemporaryDirectory(prefix='mnist_app_') as uploads:
         os.environ.setdefault('GRADIO_TEMP_DIR', uploads)
-        app = build_app(models, **kwargs)
-        try: listening = socket.create_server((host, port))
-        except (OSError, OverflowError) as e:
-            raise ValueError(f'the page cannot be at {host}, port {port}: {e}; '
-                             'choose others with --host and --port') from None
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each answer waits 40 ms for a receipt
-        url = f"http://{'localhost' if host == '0.0.0.0' else host}:{listening.getsockname()[1]}"
-        print(f'The page is at {url}  (Ctrl-C ends it)', flush=True)
-        if browser: Thread(target=webbrowser.open, args=[url], daemon=True).start()  # some return only when closed
+        app = build_app(models, names=own_names(host, names), **kwargs)
         # An open tab holds a connection that uvicorn would report as an error when it ends
-        config = uvicorn.Config(app, log_level='critical', timeout_graceful_shutdown=1)
-        try: uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt: pass
+        serve_app(app, host, port, 'page', log_level='critical', opened=open_tab)
