@@ -118,10 +118,14 @@ def run_summary(
     m, s = run.metrics, run.metrics['seconds']
     spent = ', '.join(f'{k} {v:.1f}' for k, v in s.items())
     files = ' '.join(sorted(o.name for o in run.path.iterdir()))
-    return (f"\ndata set       {m['dataset']}\n"
-            f"recipe         {run.config['recipe']}, {m['parameters']:,} parameters\n"
+    def line(part, none):  # of a fine-tuned network also what it was before
+        before = f"; before: {m['before'][part]['accuracy']:.2%}" if m.get('before') and m[part] else ''
+        return (format_accuracy(m[part]) if m[part] else none) + before
+    own = f"own pictures   {line('own', 'none held out')}\n" if 'own' in m else ''
+    return (f"\ndata set       {m['dataset']}{' and ' + run.config['own'] if own else ''}\n"
+            f"recipe         {run.config['recipe']}, {m['parameters']:,} parameters\n{own}"
             f"test accuracy  {format_accuracy(m['test'])}\n"
-            f"validation     {format_accuracy(m['valid']) if m['valid'] else 'none: trained on all'}\n"
+            f"validation     {line('valid', 'none: trained on all')}\n"
             f"seconds        {sum(s.values()):.1f}: {spent}\n"
             f"files          {run.path}/: {files}\n"
             f"next           mnist-predict IMAGE --model {run.path}")
