@@ -59,6 +59,7 @@ def mnist_train(
     log:str=None, # Where to track the epochs as well: tensorboard or wandb
     out:str=None, # Folder of the run, default a new one under runs/
     resume:str=None, # Continue the interrupted run in this folder, as it was begun
+    From:str=None, # Learn your own digits, --data <digit>/<pictures>, from best, strong, tiny, a run or a bundle
     list:bool=False, # Show all recipes, train nothing
     **kwargs
 ):
@@ -67,13 +68,18 @@ def mnist_train(
     from mnist_fastai import train
     from mnist_fastai.runs import run_summary
     gc.freeze()  # what was imported is not garbage, not even when the process ends
+    given, options = {**locals(), **kwargs}, signature(mnist_train).parameters
+    given = {k: given[k] for k, o in options.items() if given.get(k, o.default) != o.default}
+    def allow(why, *names):
+        if others := [o for o in given if o not in names]:
+            raise ValueError(f"{why}: leave out --{others[0].replace('_', '-').lower()}")
     if resume:
-        given, options = {**locals(), **kwargs}, signature(mnist_train).parameters
-        changed = [k for k, o in options.items()
-                   if k not in ('resume', 'log', 'list') and given.get(k, o.default) != o.default]
-        if changed:
-            raise ValueError(f"--resume continues a run as it was begun: leave out --{changed[0].replace('_', '-')}")
+        allow('--resume continues a run as it was begun', 'resume', 'log')
         run = train.resume(resume, log)
+    elif From:
+        from mnist_fastai.finetune import finetune
+        allow('--from trains a network further, as finetune does', 'From', *signature(finetune).parameters)
+        run = finetune(model=given.pop('From'), **given | dict(data=data))
     else: run = train.train(data, recipe, seed, train_size, valid_size, split_seed, log, out, **kwargs)
     print(run_summary(run))
     return run

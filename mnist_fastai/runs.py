@@ -123,10 +123,14 @@ def run_summary(
     command = 'mnist-predict', 'IMAGE'
     if source := kaggle_source(run.config['data']):
         command = 'mnist-kaggle', str(kaggle_test_file(source) or 'test.csv'), 'submission.csv'
-    return (f"\ndata set       {m['dataset']}\n"
-            f"recipe         {run.config['recipe']}, {m['parameters']:,} parameters\n"
+    def line(part, none):  # of a fine-tuned network also what it was before
+        before = f"; before: {m['before'][part]['accuracy']:.2%}" if m.get('before') and m[part] else ''
+        return (format_accuracy(m[part]) if m[part] else none) + before
+    own = f"own pictures   {line('own', 'none held out')}\n" if 'own' in m else ''
+    return (f"\ndata set       {m['dataset']}{' and ' + run.config['own'] if own else ''}\n"
+            f"recipe         {run.config['recipe']}, {m['parameters']:,} parameters\n{own}"
             f"test accuracy  {format_accuracy(m['test'])}\n"
-            f"validation     {format_accuracy(m['valid'])}\n"
+            f"validation     {line('valid', 'none: trained on all')}\n"
             f"seconds        {sum(s.values()):.1f}: {spent}\n"
             f"files          {run.path}/: {files}\n"
             f"next           {shell_command(*command, '--model', run.path)}")

@@ -231,4 +231,6 @@ def resume(
     if not (run/'environment.json').is_file():
         raise FileNotFoundError(f"'{run}' is not a run: expected the folder of one")
     check_tracker(log)
-    return run_config(current_config(read_json(run/'config.json')), run, log, [Checkpoint()], resumed=True)
+    config = current_config(read_json(run/'config.json'))
+    if 'own' in config: raise ValueError(f'{run} learns own digits, which takes a minute: start it anew')
+    return run_config(config, run, log, [Checkpoint()], resumed=True)

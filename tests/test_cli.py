@@ -40,7 +40,7 @@ def test_the_command_and_the_function_take_the_same():
     def plain(f): return {k: (v.default, getattr(v.annotation, '__args__', [v.annotation])[0])  # int of int|None
                           for k, v in inspect.signature(f).parameters.items()}
     options = plain(cli.mnist_train)
-    for name in ('list', 'resume', 'offline', 'version'): assert options.pop(name)
+    for name in ('list', 'resume', 'From', 'offline', 'version'): assert options.pop(name)
     assert options == plain(train)
 
 

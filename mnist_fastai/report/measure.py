@@ -28,15 +28,15 @@ from ..bundle import load_model
 from ..data.cache import describe
 from ..data.core import mnist_block
 from ..data.folders import digit_folders, digits, image_files
+from ..data.own import read_pictures, short_name
 from ..data.sources import mnist_path
 from ..environment import environment, hardware_line
 from ..interpret import batch_of
 from ..learner import mnist_learner, pixel_ranges, score_dl
 from ..models import multiply_adds, n_params
-from ..pictures.finding import to_mnist
 from ..stats import accuracy_interval, format_accuracy, mcnemar
 from ..stress import stress_accuracy
-from ..utils import look_up, progress
+from ..utils import look_up
 
 # %% ../../nbs/19a_report.measure.ipynb #129dfc27
 def check_model_facts(
@@ -66,13 +66,6 @@ def open_model(
     check_model_facts(model, found[2])
     return found
 
-# %% ../../nbs/19a_report.measure.ipynb #b12fb1a7
-def short_name(
-    file:str|Path # An image in a digit folder
-) -> str: # digit/name
-    "Name a file by its last two parts, printable even if it is not UTF-8 or has control characters"
-    return ''.join(c if c.isprintable() else '?' for c in '/'.join(Path(file).parts[-2:]))
-
 # %% ../../nbs/19a_report.measure.ipynb #0c0739f0
 @contextmanager
 def open_images(
@@ -87,20 +80,11 @@ def open_images(
         if not info['testing']['images']: raise ValueError(f"'{data}' has no test images: name others with --data")
         yield info['name'], path/'testing', {}
         return
-    if extra := sorted(names - set(digits)):
-        raise ValueError(f"'{path}' has a folder '{extra[0]}', which is not a digit: "
-                         'expected pictures in folders 0 to 9')
-    files, unread = image_files(path), {}
+    found, unread = read_pictures(path)
     with TemporaryDirectory() as tmp:
-        for file in progress(files):
-            name = short_name(file)
-            try: image = Image.fromarray(to_mnist(file))
-            except (ValueError, OSError) as e: unread[name] = str(e); continue
-            (Path(tmp)/name).parent.mkdir(parents=True, exist_ok=True)
-            image.save(Path(tmp)/name, 'png')
-        if len(unread) == len(files):
-            raise ValueError(f"no digit could be read in '{path}': expected pictures in <digit>/" +
-                             (f'; of the first: {next(iter(unread.values()))}' if unread else ''))
+        for file, image in found.items():
+            (new := Path(tmp)/short_name(file)).parent.mkdir(exist_ok=True)
+            Image.fromarray(image).save(new, 'png')
         yield path.resolve().name, Path(tmp), unread
 
 # %% ../../nbs/19a_report.measure.ipynb #e506fa7a
