@@ -35,17 +35,6 @@ def mnist_data(
         print(f'{split:12}' + ''.join(f'{n:7,}' for n in info[split]['by_digit']) + f"{info[split]['images']:7,}")
     return info
 
-# %% ../nbs/21c_cli.ipynb #9aa35983
-def recipe_table() -> str: # Lines of text
-    "List all recipes: name, network, parameters, epochs, purpose"
-    from mnist_fastai.learner import build_model
-    from mnist_fastai.models import n_params
-    lines = [f"{'recipe':14} {'network':14} {'parameters':>10} {'epochs':>6}  what for"]
-    for name, r in all_recipes.items():
-        size = f'{n_params(build_model(r.arch)):,}' if r.epochs else 'by data'
-        lines.append(f"{name:14} {r.arch:14} {size:>10} {r.epochs or '-':>6}  {r.about}")
-    return '\n'.join(lines)
-
 # %% ../nbs/21c_cli.ipynb #619d030c
 @command
 @delegates(get_recipe, but=['name'])
@@ -64,7 +53,9 @@ def mnist_train(
     **kwargs
 ):
     "Train a recipe, evaluate and export; everything goes into the folder of the run"
-    if list: return print(recipe_table())
+    if list:
+        from mnist_fastai.learner import recipe_table
+        return print(recipe_table())
     from mnist_fastai import train
     from mnist_fastai.runs import run_summary
     gc.freeze()  # what was imported is not garbage, not even when the process ends

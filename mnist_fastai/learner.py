@@ -34,7 +34,8 @@ from . import speed
 from .augment import augmentations
 from .data.core import mnist_dls
 from .estimators import Estimator, estimators
-from .models import archs
+from .models import archs, n_params
+from .recipes import recipes
 from .stats import accuracy_interval
 from .utils import atomic_file, look_up
 
@@ -208,3 +209,12 @@ def score_dl(
     "Accuracy of `learn` on `dl`"
     with learn.no_bar(): scores, targs = learn.get_preds(dl=dl, act=noop)
     return accuracy_interval(int((scores.argmax(1) == targs).sum()), len(targs)), scores, targs
+
+# %% ../nbs/09_learner.ipynb #9aa35983
+def recipe_table() -> str: # Lines of text
+    "List all recipes: name, network, parameters, epochs, purpose"
+    lines = [f"{'recipe':14} {'network':14} {'parameters':>10} {'epochs':>6}  what for"]
+    for name, r in recipes.items():
+        size = f'{n_params(build_model(r.arch)):,}' if r.epochs else 'by data'
+        lines.append(f"{name:14} {r.arch:14} {size:>10} {r.epochs or '-':>6}  {r.about}")
+    return '\n'.join(lines)
