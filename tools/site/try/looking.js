@@ -10,7 +10,8 @@ async function look(finder, grey, side) {  // {ink, scale: pixels of `grey` for 
     const by = Math.min(side/grey.longer, Math.sqrt(mostSeen/grey.data.length))
     const shape = grey.shape.map(n => Math.max(2*step, step*round(n*by/step)))
     const image = resize(grey, shape, 'bicubic')
-    const ink = await finder(map(image, o => o/255, Float32Array).data, shape)
+    const mean = sum(image.data)/image.data.length  // the finder subtracts it too, but with other roundings than Python's
+    const ink = await finder(map(image, o => (o - mean)/255, Float32Array).data, shape)
     return {ink: new Plane(...shape, ink), scale: [grey.width/shape[1], grey.height/shape[0]]}
 }
 
