@@ -34,7 +34,7 @@ from .reader import packaged
 from .utils import check_ranges, look_up
 
 # %% ../nbs/20c_service.ipynb #f7d609e5
-patience = .008  # seconds in which a thread goes on to open pictures for a batch: about one photo's, or fifty of 28 x 28
+patience = .008  # seconds in which a thread goes on to open pictures for a batch: two drawings, or fifty of 28 x 28
 
 def check_pixels(
     content:bytes, # A file
@@ -119,8 +119,7 @@ async def sent_pictures(
         except (HTTPException, ClientDisconnect): raise
         except Exception as e: raise HTTPException(400, f'this is not a form: {e}') from None
     if not any(content for _, content in pictures):
-        raise HTTPException(422, 'there is no picture in this request: expected its bytes, or a form with a file called '
-                                 '`file`')
+        raise HTTPException(422, 'there is no picture in this request: expected its bytes, or a form with a `file`')
     if max(len(content) for _, content in pictures) > most:
         raise HTTPException(413, f'this picture is too large: expected at most {most:,} bytes')
     return pictures
@@ -280,5 +279,5 @@ def run_service(
     limits:Limits=default_limits,
     **kwargs
 ):
-    "Answer programs until Ctrl-C; `ValueError` or `OSError` if a model cannot be loaded, or on that address not listened"
+    "Answer programs until Ctrl-C; `ValueError` or `OSError` if it cannot load a model or listen on that address"
     serve_app(service_app(load_readers(models, **kwargs), own_names(host, names), limits), host, port, 'service')
