@@ -312,8 +312,9 @@ def mnist_serve(
     "Read digits for programs, over HTTP"
     try: from mnist_fastai.service import Limits, run_service
     except ModuleNotFoundError as e: raise ValueError(f"{e}: pip install 'mnist_fastai[serve]'") from None
-    models, limits = [models] if isinstance(models, str) else models or ['best'], Limits(megabytes, pixels, seconds, waiting)
-    run_service(models, host, port, names, limits, reject_below=reject_below, trust=trust)
+    models = [models] if isinstance(models, str) else models or ['best']
+    run_service(models, host, port, names, Limits(megabytes, pixels, seconds, waiting), reject_below=reject_below,
+                trust=trust)
 
 # %% ../nbs/21c_cli.ipynb #1d8afdff
 @command

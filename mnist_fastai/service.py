@@ -34,7 +34,7 @@ from .reader import packaged
 from .utils import check_ranges, look_up
 
 # %% ../nbs/20c_service.ipynb #f7d609e5
-patience = .008  # seconds in which a thread goes on to open pictures for a batch: about one photo's, or fifty of 28 x 28
+patience = .008  # seconds in which a thread goes on to open pictures for a batch: two drawings, or fifty of 28 x 28
 
 def check_pixels(
     content:bytes, # A file
@@ -119,15 +119,14 @@ async def sent_pictures(
         except (HTTPException, ClientDisconnect): raise
         except Exception as e: raise HTTPException(400, f'this is not a form: {e}') from None
     if not any(content for _, content in pictures):
-        raise HTTPException(422, 'there is no picture in this request: expected a form with a file called `file`, or the '
-                                 'bytes of one')
+        raise HTTPException(422, 'there is no picture in this request: expected its bytes, or a form with a `file`')
     if max(len(content) for _, content in pictures) > most:
         raise HTTPException(413, f'this picture is too large: expected at most {most:,} bytes')
     return pictures
 
 # %% ../nbs/20c_service.ipynb #b0149400
 class DigitRow(BaseModel, extra='allow'):
-    "What a picture of one digit shows; with `top`, also digit_2, probability_2, ..."
+    "What a picture of one digit shows; ?top=2 adds digit_2 and probability_2, and so on"
     file:str
     digit:int|None = Field(description='null if it is not sure')
     perhaps:int|None = Field(description='the most probable digit, also if it is not sure')
@@ -167,13 +166,14 @@ def service_app(
 ) -> FastAPI: # For an ASGI server
     "Make an app with /predict, /read, /health and /docs"
     check_ranges(**{name: (value, 0) for name, value in limits._asdict().items()})
-    about = 'Reads digits in pictures. Answers are those of mnist-predict --json and mnist-read --json.'
+    about = ('Reads digits in pictures: curl -F file=@photo.jpg http://.../predict. Answers are what mnist-predict and '
+             'mnist-read print with --json; why there is none is said in a sentence.')
     app = FastAPI(title='mnist_fastai', description=about, version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(BoundedRequests, most=(most_bytes := int(limits.megabytes*2**20)))
     app.add_middleware(KnownHosts, names=names)
     reading, first, under_way = BatchReader(limits.pixels), next(iter(readers)), 0
-    errors = {code: dict(model=Refusal, description=text) for code, text in {
-        400: 'Not a form', 413: 'Too large', 422: 'Not a picture, or no digits in it', 503: 'Too busy, or too slow'}.items()}
+    errors = {400: 'Not a form', 413: 'Too large', 422: 'Not a picture, or no digits', 503: 'Too busy, or too slow'}
+    errors = {code: dict(model=Refusal, description=text) for code, text in errors.items()}
     file = dict(type='string', format='binary')
     form = dict(type='object', properties=dict(file=dict(type='array', items=file)), required=['file'])
     body = dict(required=True, content={'multipart/form-data': dict(schema=form),
@@ -279,5 +279,5 @@ def run_service(
     limits:Limits=default_limits,
     **kwargs
 ):
-    "Answer programs until Ctrl-C; `ValueError` or `OSError` if a model cannot be loaded, or on that address not listened"
+    "Answer programs until Ctrl-C; `ValueError` or `OSError` if it cannot load a model or listen on that address"
     serve_app(service_app(load_readers(models, **kwargs), own_names(host, names), limits), host, port, 'service')

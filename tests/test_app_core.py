@@ -185,7 +185,7 @@ def test_the_container_has_what_the_page_imports():
     imported = {name for source in seen.values() for line in re.findall(r'^(?:from|import) (\w.*)', source, re.M)
                 for name in [line.split(' import ')[0]] for name in re.findall(r'(?:^|, )(\w+)', name)}
     imported -= {*sys.stdlib_module_names, 'mnist_fastai'}
-    known = dict(PIL='pillow', uvicorn='gradio', fastapi='gradio', anyio='gradio')
+    known = dict(PIL='pillow', **dict.fromkeys(('uvicorn', 'fastapi', 'starlette', 'pydantic', 'anyio'), 'gradio'))
     assert {known.get(name, name) for name in imported} <= names and not names & {'torch', 'fastai', 'scikit-learn'}
 
 
