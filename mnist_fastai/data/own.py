@@ -99,7 +99,8 @@ def own_dls(
     "Mix a person's own pictures with MNIST's training images; `ValueError` or `OSError` if there is nothing to mix"
     check_ranges(bs=(bs, 1), images=(images, bs), share=(share, .01, 1))
     own, path = own_path(data), mnist_path(mnist)
-    for sentence in read_json(own/'dataset.json')['changes']: print(f'{data}: {sentence}', flush=True)
+    about = read_json(own/'dataset.json')
+    for sentence in about['changes']: print(f"{about['name']}: {sentence}", flush=True)
     known, new = training_files(path), training_files(own)
     old, valid = stratified_splitter()(known)
     n_new = max(len(new), round(share*images))
