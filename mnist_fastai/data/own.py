@@ -77,7 +77,7 @@ def own_path(
         if single := [o for o in digits if counts[int(o)] == 1]:
             said.append(f"one picture only of {', '.join(single)}: it is learned from, none is held out")
         if none := [o for o in digits if not counts[int(o)]]: said.append(f"no pictures of {', '.join(none)}")
-        said += [f'left out {name}: {why}' for name, why in unread.items()]
+        said += [f"left out {name}: {why.replace(f'{path}/', '')}" for name, why in unread.items()]
         with atomic_folder(dest) as tmp:
             for split, rows in dict(training=~held, testing=held).items():
                 names = [o.name for o, row in zip(found, rows) if row]
