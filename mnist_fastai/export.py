@@ -71,7 +71,8 @@ def train_command(
     known = get_recipe(config['recipe']).settings() | dict(train_size=None, valid_size=5000, split_seed=42)
     options = {k: v for k, v in config.items() if k not in known or v != known[k]}
     if 'own' in config:  # of `finetune`
-        options = {'data': config['own'], 'from': config['model'], **{k: config[k] for k in ('seed', 'epochs', 'bs', 'lr')}}
+        options = {'data': config['own'], 'from': config['model']}
+        options |= {k: config[k] for k in ('seed', 'epochs', 'bs', 'lr')}
     return shlex.join(['mnist-train', *(str(o) for k, v in options.items() for o in (f'--{k.replace("_", "-")}', v))])
 
 # %% ../nbs/13b_export.ipynb #38fd543b
@@ -142,7 +143,7 @@ def model_card(
     if seen['valid']: scores.append(f"- Validation images: {format_accuracy(seen['valid'])}, {how}.")
     if own := about['metrics'].get('own'):
         was = about['metrics']['before']['own']['accuracy']
-        scores.append(f"- Own pictures, held out: {format_accuracy(own)}; {was:.2%} before it learned from others of them.")
+        scores.append(f"- Own pictures, held out: {format_accuracy(own)}; {was:.2%} before others were learned.")
     if stress := seen.get('stress'):
         scores.append(f"- The same, slanted, blurred, on shaded paper and so on: {stress['mean']:.2%} on average, "
                       f"{stress['kinds'][stress['worst']]:.2%} for the worst kind ({stress['worst']}).")

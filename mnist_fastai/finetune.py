@@ -30,8 +30,8 @@ from .train import evaluate, export_learner, fit, make_config
 from .utils import Stopwatch, write_json
 
 # %% ../nbs/11b_finetune.ipynb #23bce30b
-new_fields = dict(augment='affine+elastic+stroke', loss='class_index', opt='adam', schedule='one_cycle', wd=.01, mix='none',
-                  ema=0., no_aug_epochs=1, teacher='')
+new_fields = dict(augment='affine+elastic+stroke', loss='class_index', opt='adam', schedule='one_cycle', wd=.01,
+                  mix='none', ema=0., no_aug_epochs=1, teacher='')
 
 def finetune_config(
     about:dict, # What `load_model` says of the network
@@ -94,7 +94,8 @@ def finetune(
         plot_training(learn, rows, run, f"{info['name']} and {info['own']['name']}, {name}")
         metrics = evaluate(learn, info['training']['sha256'])
         watch.lap('evaluation')
-        metrics.update(own=score(dls[2]), before=before, train_images=len(dls.train_ds), parameters=n_params(learn.model),
-                       multiply_adds=multiply_adds(learn.model), seconds=watch.seconds)
+        metrics.update(own=score(dls[2]), before=before, train_images=len(dls.train_ds),
+                       parameters=n_params(learn.model), multiply_adds=multiply_adds(learn.model),
+                       seconds=watch.seconds)
         write_json(run/'metrics.json', metrics)
     return AttrDict(path=run, config=dict(config), metrics=metrics, learn=learn)

@@ -28,7 +28,7 @@ def test_help_explains_every_option(name, sh):
     done = sh(name, '--help')
     assert done.returncode == 0
     for option in inspect.signature(getattr(cli, name.replace('-', '_'))).parameters:
-        assert re.search(rf'{option.replace("_", "[-_]")}.*\w', done.stdout), option
+        assert re.search(rf'{option.lower().replace("_", "[-_]")}.*\w', done.stdout), option
 
 
 def test_help_waits_for_no_import(sh):

@@ -8,6 +8,7 @@ import re
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from count import import_graph
 
@@ -147,6 +148,21 @@ def faults():
     return markdown_table(['kind', 'injected', 'survived'], [*lines, ['**together**', *total]])
 
 
+def own_digits():
+    "How own digits and MNIST are read before and after fine-tuning"
+    found, lines = result('finetune')['trials'], []
+    for n in sorted({o['pictures'] for o in found}):
+        trials = [o for o in found if o['pictures'] == n]
+        (before, own), (old, valid) = (100*np.array([o[k] for o in trials]).T for k in ('own', 'valid'))
+        test = 100*np.mean([o['test'] for o in trials])
+        means = [f'{o:.2f}' for o in (before.mean(), own.mean(), own.min(), old.mean(), valid.mean(), test)]
+        lines.append([f'{n:,}', len(trials), *means])
+    best = json.loads((root/'mnist_fastai'/'pretrained'/'best.json').read_text())
+    table = markdown_table(['pictures', 'persons', 'own % before', 'after', 'of the worst', 'MNIST validation % before',
+                            'after', 'test % after'], lines)
+    return f"{table}\n\nBefore, `best` read {best['metrics']['test']['accuracy']:.2%} of the test images."
+
+
 def checkpoints():
     "What one adds to an epoch"
     return markdown_table(['recipe', 'an epoch, s', 'its checkpoint, s', 'share'], [
@@ -200,6 +216,7 @@ tables = {
     'summary': summary(),
     'layout': layout(),
     'on all': on_all(),
+    'own digits': own_digits(),
     'faults': faults(),
     'checkpoints': checkpoints(),
     'ten thousand trials': ten_thousand_trials(),

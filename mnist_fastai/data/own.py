@@ -77,7 +77,7 @@ def own_path(
         if single := [o for o in digits if counts[int(o)] == 1]:
             said.append(f"one picture only of {', '.join(single)}: it is learned from, none is held out")
         if none := [o for o in digits if not counts[int(o)]]: said.append(f"no pictures of {', '.join(none)}")
-        said += [f'left out {name}: {why}' for name, why in unread.items()]
+        said += [f"left out {name}: {why.replace(f'{path}/', '')}" for name, why in unread.items()]
         with atomic_folder(dest) as tmp:
             for split, rows in dict(training=~held, testing=held).items():
                 names = [o.name for o, row in zip(found, rows) if row]
@@ -99,7 +99,8 @@ def own_dls(
     "Mix a person's own pictures with MNIST's training images; `ValueError` or `OSError` if there is nothing to mix"
     check_ranges(bs=(bs, 1), images=(images, bs), share=(share, .01, 1))
     own, path = own_path(data), mnist_path(mnist)
-    for sentence in read_json(own/'dataset.json')['changes']: print(f'{data}: {sentence}', flush=True)
+    about = read_json(own/'dataset.json')
+    for sentence in about['changes']: print(f"{about['name']}: {sentence}", flush=True)
     known, new = training_files(path), training_files(own)
     old, valid = stratified_splitter()(known)
     n_new = max(len(new), round(share*images))

@@ -24,7 +24,8 @@ root = Path(__file__).parents[2]
 built = root/'build'/'notebooks'
 modules, stories = sorted(root.glob('nbs/[0-9]*.ipynb')), sorted(root.glob('nbs/stories/[!.]*.ipynb'))
 results = sorted(o for o in root.glob('results/*') if o.suffix in {'.md', '.png', '.html', '.csv', '.json'})
-docs = [root/'docs'/f'{o}.md' for o in ('install', 'commands', 'data', 'models', 'speed', 'reading', 'app', 'service')]
+docs = [root/'docs'/f'{o}.md' for o in (
+    'install', 'commands', 'data', 'models', 'speed', 'reading', 'own_digits', 'app', 'service')]
 files = {root/'README.md', root/'CONTRIBUTING.md', root/'CHANGELOG.md', *docs, *results, *modules, *stories}
 link = re.compile(r'(\]\(|(?:href|src)=")(?![a-z]+:|#)([^)"#\s]+)')  # of Markdown or HTML: what comes before, the path
 elsewhere = re.compile(r'!\[([^]]*)\]\(https?:[^)]*\)')  # a picture from another host: its description
