@@ -16,10 +16,10 @@ def download(folder):
     "The package, as npm is set up to get it; `OSError` says why if it cannot be got"
     npm = shutil.which('npm')
     if not npm: raise OSError('there is no npm')
-    done = subprocess.run([npm, 'pack', package, '--silent', '--fetch-retries=1', f'--pack-destination={folder}'],
-                          capture_output=True, text=True)
+    options = '--loglevel=error', '--fetch-retries=1', f'--pack-destination={folder}'
+    done = subprocess.run([npm, 'pack', package, *options], capture_output=True, text=True)
     found = [*Path(folder).glob('*.tgz')]
-    if done.returncode or not found: raise OSError(f'npm cannot get {package}: {" ".join(done.stderr.split())}')
+    if done.returncode or not found: raise OSError(f'npm cannot get {package}: {" ".join(done.stderr.split())[:200]}')
     return found[0]
 
 
