@@ -196,6 +196,7 @@ def batches_of(reader):
 
 def test_what_arrives_together_is_read_in_one_batch(monkeypatch):
     monkeypatch.setattr('mnist_fastai.service.os.cpu_count', lambda: 1)
+    monkeypatch.setattr('mnist_fastai.service.patience', 60)  # on a busy machine it would end in the middle
     readers = load_readers(['tiny'])
     sizes, go = batches_of(readers['tiny']), threading.Event()
     readers['tiny'].read_batch = lambda pictures: [go.wait(30) and Predictor('tiny').read(o) for o in pictures]
@@ -208,7 +209,7 @@ def test_what_arrives_together_is_read_in_one_batch(monkeypatch):
         go.set()
         assert [o.result().json()[0]['digit'] for o in answers] == [i % 10 for i in range(20)]
         assert slow.result().json()[0]['lines'][0]['text'] == '314159'
-    assert max(sizes) >= 10 and sum(sizes) == 20, 'on a busy machine the first may be opened slowly'
+    assert sizes == [20]
 
 
 def test_one_that_cannot_be_read_does_not_harm_those_that_came_with_it():
