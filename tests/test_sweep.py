@@ -20,6 +20,7 @@ from PIL import Image
 
 from mnist_fastai import sweep as s
 from mnist_fastai.cli import mnist_sweep
+from mnist_fastai.recipes import get_recipe
 from mnist_fastai.train import train
 
 optuna = pytest.importorskip('optuna', reason='optuna is not installed: pip install optuna')
@@ -140,6 +141,8 @@ def test_a_mistake_is_said(options, says, tmp_path, digits):
 @pytest.mark.parametrize('recipe', ['mlp:epochs=1:bs=64', 'mlp:epochs=1:width=15', 'mlp:epochs=1:wd=0:width=.06'])
 def test_nothing_is_proposed_that_is_not_possible(recipe, digits, tmp_path):
     assert s.sweep(recipe, 8, data='digits', train_size=150, out=tmp_path).trials == 8
+    low, high = s.search_space(get_recipe(recipe))['width']
+    for width in (low, high): get_recipe(f'{recipe}:width={width:.3g}').check()
 
 
 @only_full
