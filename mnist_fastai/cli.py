@@ -247,12 +247,12 @@ def mnist_export(
     "Write the bundle of a run: safetensors, ONNX, a JSON with its origin, a model card, and the .pkl"
     from mnist_fastai.export import export_weights
     if to and to[0] != 'hub': raise ValueError(f"cannot upload to '{to[0]}': expected hub USER/NAME")
-    files = export_weights(run, out, chosen)
     if int8:
         from mnist_fastai.quantize import export_int8
         from mnist_fastai.stats import format_accuracy
-        found = export_int8(run, out)
-        files += found.files
+        found = export_int8(run, out, chosen)
+        files = found.bundle + found.files
+    else: files = export_weights(run, out, chosen)
     for o in files: print(f'{o.stat().st_size:9,} bytes  {o}')
     for name in ('float32', 'int8') if int8 else (): print(f'{name:8} {format_accuracy(found[name])} of validation')
     if to:

@@ -12,6 +12,8 @@ import uvicorn
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 
+from .utils import split_list
+
 # %% ../nbs/20_hosting.ipynb #bb0d4df9
 anywhere = '0.0.0.0', '::'  # addresses that stand for all of this machine's
 
@@ -39,7 +41,7 @@ def own_names(
     names:str='' # More, with commas between
 ) -> set|None: # As `KnownHosts` takes them
     "The names of a server: of all of this machine's addresses any, or those given"
-    given = {o.strip().lower() for o in names.split(',') if o.strip()}
+    given = {*split_list(names.lower())}
     if host in anywhere and not given: return
     return {*given, f'[{host}]' if ':' in host else host.lower(), 'localhost', '127.0.0.1', '[::1]'}
 

@@ -38,15 +38,17 @@ def quantized(
 # %% ../nbs/13d_quantize.ipynb #7ab74e15
 def export_int8(
     run:str|Path|None=None, # As `find_run` takes it; it kept validation images
-    out:str|Path|None=None # As `export_weights` takes it; `-int8` is added
-) -> AttrDict: # files (`.onnx` and `.json`), int8 and float32 (accuracies on the validation images, with intervals)
+    out:str|Path|None=None, # As `export_weights` takes it; `-int8` is added
+    chosen:str|Path|None=None # As `export_weights` takes it
+) -> AttrDict: # files (`.onnx` and `.json`), bundle (`export_weights`'), int8 and float32 (accuracies on validation)
     "Write the network of a run in 8-bit integers; `ValueError` if there are no validation images to judge it by"
     run = find_run(run)
     config = AttrDict(read_json(run/'config.json'))
     if not config.valid_size:
         raise ValueError(f'{run} kept no validation images, so nobody would know what 8 bits cost: expected a run '
                          'with valid_size > 0')
-    _, onnx, about, *_ = export_weights(run, out)
+    bundle = export_weights(run, out, chosen)
+    _, onnx, about, *_ = bundle
     dls, _ = open_data(config)
     def images_of(dl):
         images, rows, (labels,) = dl.store()
@@ -62,4 +64,4 @@ def export_int8(
     with atomic_file(files[0]) as f: f.write(content)
     write_json(files[1], dict(read_json(about), onnx_sha256=hashlib.sha256(content).hexdigest(), valid_int8=found.int8,
                               valid_float32=found.float32))
-    return AttrDict(found, files=files)
+    return AttrDict(found, files=files, bundle=bundle)
