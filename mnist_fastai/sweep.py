@@ -38,7 +38,8 @@ def search_space(
     sizes = [o for o in (32, 64, 128, 256, 512) if o <= images]
     # a width stays below 20, also when it is rounded to three digits
     return dict(lr=(max(recipe.lr/10, 1e-8), recipe.lr*10), bs=sorted({recipe.bs, *sizes}), augment=[*augment],
-                width=(max(.5*recipe.width, .05), min(2*recipe.width, 19.9)), wd=sorted({recipe.wd, 0, .001, .01, .1, 1}))
+                width=(max(.5*recipe.width, .05), min(2*recipe.width, 19.9)),
+                wd=sorted({recipe.wd, 0, .001, .01, .1, 1}))
 
 # %% ../nbs/17_sweep.ipynb #f660f40d
 def suggest_recipe(
